@@ -1,0 +1,1 @@
+"""looper: a laboratory for agents that learn from their own runs."""

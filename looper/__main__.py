@@ -1,0 +1,50 @@
+"""`python -m looper`: compose a configuration, build its parts, run it. The only Hydra application."""
+
+from __future__ import annotations
+
+import sys
+
+HELP = """\
+looper: a laboratory for agents that learn from their own runs
+
+  python -m looper                                     the pilot: bundled model, bundled benchmark
+  python -m looper +exp=framework_fixes                a study from conf/exp
+  python -m looper seed=2 benchmark.family=natural     any value, any option
+  python -m looper -m seed=1,2,3 prompt=fixes,bare     a grid (needs -m), one table
+  python -m looper --cfg job                           print the configuration and stop
+
+  looper doctor | report | pretrain                    what this machine can do, results, the bundled model
+
+Groups and their options ({folder}):
+{groups}
+"""
+
+
+def main() -> None:
+    """Answer --help at once; hand everything else to Hydra."""
+    if any(word in ("-h", "--help") for word in sys.argv[1:]):
+        print(_help(), end="")
+        return
+    from looper.application import application, explain
+
+    try:
+        application()
+    except SystemExit as stop:
+        if stop.code not in (0, None, 130):
+            explain(sys.argv[1:])
+        raise
+
+
+def _help() -> str:
+    from looper.places import config_folder
+
+    folder = config_folder()
+    lines = []
+    for group in sorted(path for path in folder.iterdir() if path.is_dir()):
+        options = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        lines.append(f"  {('+' if group.name == 'exp' else '') + group.name:<12} {options}")
+    return HELP.format(folder=folder.name, groups="\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The one agent loop, its prompts and its switchable fixes."""

@@ -1,0 +1,185 @@
+"""The agent loop: ask the model, carry out its action, show it what happened, until it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+
+from looper.actions import Done, FormatError, count_calls, parse
+from looper.agents.loops import LoopDetector
+from looper.agents.prompt import Prompt
+from looper.agents.pruning import Pruner
+from looper.agents.tools import Outcome, perform
+from looper.chat import first_message
+from looper.errors import ContextOverflow
+from looper.protocols import Box, Model
+from looper.records import Conversation, Exit, Message, Recall, Reply, Skill, Step, Task, Trajectory
+
+FORMAT_ERRORS = 3
+"""So many replies in a row that are no action end a session."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a session may use up."""
+
+    steps: int = 15
+    """Turns of the agent."""
+    tokens: int = 4000
+    """Tokens that the agent may generate in all."""
+    reply_tokens: int = 512
+    """Tokens of one reply."""
+    context: int = 1800
+    """Tokens of conversation from which old tool results are left out (with `prompt.prune`)."""
+    command_seconds: float = 60.0
+    """Time limit of one command."""
+    seconds: float = 900.0
+    """Safety net for a whole session; its firing is an infrastructure error, not the agent's failure."""
+
+    def __post_init__(self) -> None:
+        """Refuse budgets that leave no room for a single step."""
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"budget.{name} must be positive, not {value}")
+
+    def identity(self) -> dict[str, float]:
+        """Return what decides a session's course: all but the safety net."""
+        return {k: v for k, v in vars(self).items() if k != "seconds"}
+
+
+@dataclass(kw_only=True)
+class _Session:
+    """The state of one session while it runs."""
+
+    messages: list[Message]
+    steps: list[Step] = field(default_factory=list)
+    exit: Exit | None = None
+    format_errors: int = 0
+    used: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agent:
+    """One agent: a prompt and a budget; the same for every model and every kind of task."""
+
+    prompt: Prompt
+    budget: Budget
+
+    def identity(self) -> dict[str, object]:
+        """Return what decides a session's course on the agent's side."""
+        return {"prompt": self.prompt.switches(), "budget": self.budget.identity()}
+
+    def opening(self, task: Task, recall: Recall, *, terse: bool, playbook: str = "") -> list[Message]:
+        """Return the messages that a session starts with."""
+        return [
+            Message(role="system", content=self.prompt.system(terse=terse, playbook=playbook)),
+            Message(role="user", content=first_message(task.issue, recall)),
+        ]
+
+    def run(
+        self,
+        task: Task,
+        box: Box,
+        model: Model,
+        *,
+        recall: Recall,
+        skill: Skill,
+        digest: str,
+        attempt: int = 0,
+        temperature: float = 0.0,
+    ) -> Trajectory:
+        """Run one session in an open box; the diff is taken whatever the exit."""
+        started = time.monotonic()
+        session = _Session(messages=self.opening(task, recall, terse=model.knows_protocol, playbook=skill.playbook))
+        pruner = Pruner(self.budget.context, model.tokens)
+        loops = LoopDetector()
+        while session.exit is None:
+            view = pruner.view(session.messages) if self.prompt.prune else tuple(session.messages)
+            reply = self._ask(model, view, session, digest, temperature)
+            if reply is None:
+                break
+            self._act(reply, box, session, loops, pruned=self.prompt.prune and pruner.active)
+            if session.exit is None and time.monotonic() - started > self.budget.seconds:
+                session.exit = Exit.SECONDS
+        model.forget(digest)
+        return Trajectory(
+            digest=digest,
+            task=task.id,
+            attempt=attempt,
+            messages=tuple(session.messages),
+            steps=tuple(session.steps),
+            patch=box.diff(),
+            exit=session.exit or Exit.TOKENS,
+            seconds=time.monotonic() - started,
+        )
+
+    def _ask(
+        self, model: Model, view: tuple[Message, ...], session: _Session, digest: str, temperature: float
+    ) -> Reply | None:
+        """Return the model's next reply; None if the conversation no longer fits the model."""
+        conversation = Conversation(
+            id=digest,
+            messages=view,
+            seed=_seed(digest, len(session.steps)),
+            temperature=temperature,
+            max_tokens=min(self.budget.reply_tokens, self.budget.tokens - session.used),
+        )
+        try:
+            (reply,) = model.reply([conversation])
+        except ContextOverflow:
+            session.exit = Exit.TOKENS
+            return None
+        session.used += reply.completion_tokens
+        return reply
+
+    def _act(self, reply: Reply, box: Box, session: _Session, loops: LoopDetector, *, pruned: bool) -> None:
+        action = parse(reply.text)
+        if isinstance(action, FormatError):
+            session.format_errors += 1
+            outcome = Outcome(observation=f"Format error: {action.reason}. Answer with one tool call.", ok=False)
+        else:
+            session.format_errors = 0
+            advice = loops.before(action) if self.prompt.loop_detection else ""
+            if advice:
+                outcome = Outcome(observation=advice, ok=False)
+            else:
+                outcome = perform(action, box, self.prompt, seconds=self.budget.command_seconds)
+                loops.after(action, outcome)
+            extra = count_calls(reply.text) - 1
+            if extra > 0 and not isinstance(action, Done):
+                text = f"{outcome.observation}\n[only the first of {extra + 1} tool calls was run]"
+                outcome = Outcome(observation=text, ok=outcome.ok, changed=outcome.changed)
+        session.steps.append(
+            Step(
+                reply=reply.text,
+                action=action.kind,
+                observation=outcome.observation,
+                ok=outcome.ok,
+                prompt_tokens=reply.prompt_tokens,
+                completion_tokens=reply.completion_tokens,
+                pruned=pruned,
+            )
+        )
+        session.messages.append(Message(role="assistant", content=reply.text))
+        session.exit = self._exit(action.kind, session, loops)
+        if session.exit is not Exit.DONE:
+            session.messages.append(Message(role="user", content=outcome.observation))
+
+    def _exit(self, kind: str, session: _Session, loops: LoopDetector) -> Exit | None:
+        if kind == Done.kind:
+            return Exit.DONE
+        if session.format_errors >= FORMAT_ERRORS:
+            return Exit.FORMAT
+        if self.prompt.loop_detection and loops.given_up:
+            return Exit.LOOP
+        if session.used >= self.budget.tokens:
+            return Exit.TOKENS
+        if len(session.steps) >= self.budget.steps:
+            return Exit.STEPS
+        return None
+
+
+def _seed(digest: str, turn: int) -> int:
+    """Return the seed of one reply: a function of the session and the turn alone."""
+    return int.from_bytes(hashlib.sha256(f"{digest}/{turn}".encode()).digest()[:7], "big")

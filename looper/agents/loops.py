@@ -1,0 +1,68 @@
+"""Noticing an agent that goes in circles: repeated reads, failed edits, repeated commands."""
+
+from __future__ import annotations
+
+from looper.actions import Action, Bash, Edit, Read
+from looper.agents.tools import Outcome
+
+READS = 3
+"""So many reads of lines already seen, of one file, without a write."""
+FAILED_EDITS = 3
+"""So many failed edits in a row."""
+COMMANDS = 3
+"""So many runs of one command without a write."""
+WARNINGS = 1
+"""So many pieces of advice before the session is ended."""
+
+
+class LoopDetector:
+    """Counts repetitions since the last change; advises once, then ends the session."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[int]] = {}
+        self._stale_reads: dict[str, int] = {}
+        self._commands: dict[str, int] = {}
+        self._failed_edits = 0
+        self._advised = 0
+
+    def before(self, action: Action) -> str:
+        """Return advice if the action would only repeat what was done, '' otherwise."""
+        if isinstance(action, Read):
+            return self._read(action)
+        if isinstance(action, Bash):
+            self._commands[action.command] = self._commands.get(action.command, 0) + 1
+            if self._commands[action.command] >= COMMANDS:
+                return self._advise(f"you have run this command {COMMANDS} times without changing anything")
+        if isinstance(action, Edit) and self._failed_edits >= FAILED_EDITS:
+            self._failed_edits = 0
+            return self._advise(f"{FAILED_EDITS} edits in a row failed: read the lines again, or write the whole file")
+        return ""
+
+    def after(self, action: Action, outcome: Outcome) -> None:
+        """Learn what came of an action."""
+        if isinstance(action, Edit):
+            self._failed_edits = 0 if outcome.ok else self._failed_edits + 1
+        if outcome.changed:
+            self._seen.clear()
+            self._stale_reads.clear()
+            self._commands.clear()
+
+    @property
+    def given_up(self) -> bool:
+        """Whether advice was given and not taken."""
+        return self._advised > WARNINGS
+
+    def _read(self, action: Read) -> str:
+        seen = self._seen.setdefault(action.path, set())
+        last = action.last or 0
+        wanted = {0} if action.first is None else set(range(action.first, min(last, action.first + 2000) + 1))
+        if 0 in seen or wanted <= seen:
+            count = self._stale_reads[action.path] = self._stale_reads.get(action.path, 1) + 1
+            if count >= READS:
+                return self._advise(f"you have read {action.path} {count} times without changing anything")
+        seen |= wanted
+        return ""
+
+    def _advise(self, reason: str) -> str:
+        self._advised += 1
+        return f"Loop: {reason}. Make an edit, look elsewhere, or call <done/>."

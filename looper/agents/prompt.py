@@ -1,0 +1,118 @@
+"""What the agent is told, and the framework fixes as switches."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Fix(Enum):
+    """The framework fixes by name, for leave-one-out grids."""
+
+    few_shot = "few_shot"
+    line_ranges = "line_ranges"
+    prune = "prune"
+    loop_detection = "loop_detection"
+    skip_verification = "skip_verification"
+    strip_fences = "strip_fences"
+    fuzzy_edit = "fuzzy_edit"
+    edit_tool = "edit_tool"
+
+
+_EXAMPLE = """\
+<bash>git grep -n "def total"</bash>
+<read>shop/cart.py:12-21</read>
+<edit path="shop/cart.py">
+    return price
+=======
+    return price * count
+</edit>
+<done/>"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """The system prompt and the behaviour of the tools; every fix is one boolean."""
+
+    few_shot: bool = True
+    """A worked example in the system prompt (cures aimless exploration)."""
+    line_ranges: bool = True
+    """`<read>path:10-40</read>` shows those lines only (cures contexts full of whole files)."""
+    prune: bool = True
+    """Old tool results are left out once the context grows past its budget (cures drift past the window)."""
+    loop_detection: bool = True
+    """Repeated reads, failed edits and commands are stopped, first with advice, then for good."""
+    skip_verification: bool = True
+    """"Do not run tests, call done" (cures long attempts to make a test suite run)."""
+    strip_fences: bool = True
+    """Code fences around written text are removed (cures fences in source files)."""
+    fuzzy_edit: bool = True
+    """An edit whose old text is nearly right still applies (ratio >= 0.7; cures retried edits)."""
+    edit_tool: bool = True
+    """Offer `<edit>`; without it files are rewritten whole (cures truncated rewrites)."""
+    without: list[Fix] = field(default_factory=list)
+    """Fixes to switch off, by name: `prompt.without=[few_shot]` equals `prompt.few_shot=false`; for grids."""
+
+    def __post_init__(self) -> None:
+        """Fold `without` into the booleans, so that both ways of saying it give one and the same prompt."""
+        for fix in self.without:
+            object.__setattr__(self, Fix(fix).value, False)
+        object.__setattr__(self, "without", [])
+
+    def switches(self) -> dict[str, bool]:
+        """Return the state of every fix: what identifies this prompt."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "without"}
+
+    def system(self, *, terse: bool, playbook: str = "") -> str:
+        """Return the system message.
+
+        `terse` is for models that were trained on the tool language: a line instead of a manual.
+        """
+        text = self._terse() if terse else self._manual()
+        return f"{text}\n{playbook.strip()}" if playbook.strip() else text
+
+    def _terse(self) -> str:
+        tools = "bash, read, edit, write, done" if self.edit_tool else "bash, read, write, done"
+        parts = [
+            f"You fix one bug in a repository. Tools: {tools}.",
+            "Read line ranges." if self.line_ranges else "Read whole files.",
+            "Do not run tests." if self.skip_verification else "Run the tests.",
+        ]
+        if self.few_shot:
+            parts.append('Example: git grep -n "def total", read shop/cart.py:12-21, edit, done.')
+        return " ".join(parts)
+
+    def _manual(self) -> str:
+        lines = [
+            "You fix one bug in a git repository. You work in its root folder with these tools:",
+            "<bash>command</bash> runs a shell command; every call starts in the root folder.",
+            "<read>path</read> shows a file.",
+        ]
+        if self.line_ranges:
+            lines.append("<read>path:10-40</read> shows lines 10 to 40. Read the lines you need, not whole files.")
+        if self.edit_tool:
+            lines.append('<edit path="file">\nold lines, exactly as read\n=======\nnew lines\n</edit> replaces text.')
+        lines.append('<write path="file">\ntext\n</write> writes a whole file.')
+        lines.append("<done/> ends the session; what you changed is then judged by hidden tests.")
+        lines.append("Answer with exactly one tool call a turn. You may think first in <think>...</think>.")
+        if self.skip_verification:
+            lines.append("Do not run tests and do not install anything: when the fix is made, call <done/>.")
+        else:
+            lines.append("Check your fix by running the tests before you call <done/>.")
+        if self.few_shot:
+            example = _EXAMPLE if self.edit_tool else _EXAMPLE.replace(_edit_part(), _WRITE_PART)
+            lines.append(f"Example of a session, one call a turn:\n{example}")
+        return "\n".join(lines)
+
+
+_WRITE_PART = """\
+<write path="shop/cart.py">
+def total(price, count):
+    return price * count
+</write>"""
+
+
+def _edit_part() -> str:
+    start, end = _EXAMPLE.index("<edit"), _EXAMPLE.index("</edit>") + len("</edit>")
+    return _EXAMPLE[start:end]

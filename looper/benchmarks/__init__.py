@@ -1,0 +1,1 @@
+"""Benchmarks: sets of tasks and their judges."""

@@ -1,0 +1,1 @@
+"""The bundled benchmark: small buggy Python repositories, drawn by a deterministic generator."""

@@ -1,0 +1,204 @@
+"""Repositories: where modules lie, how tests reach them, and the hidden checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from looper.benchmarks.bugs.execute import Case
+from looper.benchmarks.bugs.family import Family
+from looper.benchmarks.bugs.grammar import draw_word
+from looper.benchmarks.bugs.scope import Function
+from looper.benchmarks.bugs.words import MIX_TREES, taken
+
+HIDDEN = "hidden_checks.py"
+"""Name of the hidden test file, written into the judge's box only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a module lies and how it is imported."""
+
+    path: str
+    dotted: str
+    packages: tuple[str, ...]
+    """Folders that need an `__init__.py`."""
+    root: str = ""
+    """Folder that must be on the import path; empty for the repository's root."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A function of the repository with its module's number and its cases."""
+
+    function: Function
+    module: int
+    cases: tuple[Case, ...]
+
+
+def fresh_words(rng: Random, family: Family, count: int, avoid: set[str]) -> list[str]:
+    """Return distinct words that are good as module names, and add them to `avoid`."""
+    out: list[str] = []
+    while len(out) < count:
+        word = draw_word(rng, family)
+        if word not in avoid and not taken(word) and len(word) < 11:
+            avoid.add(word)
+            out.append(word)
+    return out
+
+
+def place(layout: str, package: str, sub: str, module: str) -> Place:
+    """Return where a module lies in a layout."""
+    if layout == "root":
+        return Place(path=f"{module}.py", dotted=module, packages=())
+    if layout == "src":
+        return Place(path=f"src/{package}/{module}.py", dotted=f"{package}.{module}", packages=(f"src/{package}",), root="src")
+    if layout == "lib_sub":
+        inits = (f"lib/{package}", f"lib/{package}/{sub}")
+        return Place(path=f"lib/{package}/{sub}/{module}.py", dotted=f"{package}.{sub}.{module}", packages=inits, root="lib")
+    if layout == "nested":
+        inits = (package, f"{package}/{sub}")
+        return Place(path=f"{package}/{sub}/{module}.py", dotted=f"{package}.{sub}.{module}", packages=inits)
+    if layout == "folder":
+        return Place(path=f"app/{module}.py", dotted=module, packages=(), root="app")
+    if layout == "python_dir":
+        inits = (f"python/{package}",)
+        return Place(path=f"python/{package}/{module}.py", dotted=f"{package}.{module}", packages=inits, root="python")
+    if layout == "component":
+        inits = (package, f"{package}/{module}")
+        return Place(path=f"{package}/{module}/impl.py", dotted=f"{package}.{module}.impl", packages=inits)
+    if layout == "domain":
+        inits = (f"packages/{package}", f"packages/{package}/{sub}")
+        return Place(path=f"packages/{package}/{sub}/{module}.py", dotted=f"{package}.{sub}.{module}", packages=inits, root="packages")
+    return Place(path=f"{package}/{module}.py", dotted=f"{package}.{module}", packages=(package,))
+
+
+def tree_place(parent: str, tree: str, module: str) -> Place:
+    """Return where a module's copy lies in a two-copy repository."""
+    return Place(path=f"{parent}/{tree}/{module}.py", dotted=f"{parent}.{tree}.{module}", packages=(parent, f"{parent}/{tree}"))
+
+
+def tree_names(rng: Random, family: Family) -> tuple[str, str]:
+    """Return the two tree names of a task."""
+    if family.trees is not None:
+        return family.trees
+    a, b = rng.sample(MIX_TREES, 2)
+    return a, b
+
+
+def visible_tests(rng: Random, family: Family, members: list[Member], places: list[tuple[Place, ...]]) -> dict[str, str]:
+    """Return the test files: one a module, or one in all (`single`)."""
+    groups = [[m for m in members if m.module == i] for i in range(len(places))]
+    numbers = [list(range(len(places)))] if family.tests == "single" else [[i] for i in range(len(places))]
+    roots = sorted({p.root for row in places for p in row if p.root})
+    head = f"import sys\n\nsys.path.insert(0, {roots[0]!r})\n" if roots else ""
+    files = {"tests/__init__.py": head}
+    for group in numbers:
+        body = "".join(_test_method(rng, family, m, places[i]) for i in group for m in groups[i])
+        lines = "".join(_import_line(family, groups[i], place) for i in group for place in places[i])
+        stem = "all" if family.tests == "single" else places[group[0]][0].dotted.replace(".", "_")
+        if len(places[group[0]]) > 1:
+            stem = places[group[0]][0].dotted.rpartition(".")[2]
+        title = "".join(part.capitalize() for part in stem.split("_"))
+        files[f"tests/test_{stem}.py"] = f"import unittest\n\n{lines}\n\nclass {title}Test(unittest.TestCase):\n{body.rstrip()}\n"
+    return files
+
+
+def _alias(place: Place) -> str:
+    return place.dotted.replace(".", "_") + "_"
+
+
+def _import_line(family: Family, members: list[Member], place: Place) -> str:
+    if family.two_copy or family.imports == "alias":
+        return f"import {place.dotted} as {_alias(place)}\n"
+    if family.imports == "module" or not members:
+        return f"import {place.dotted}\n"
+    return f"from {place.dotted} import {', '.join(m.function.name for m in members)}\n"
+
+
+def _reach(family: Family, place: Place, name: str) -> str:
+    if family.two_copy or family.imports == "alias":
+        return f"{_alias(place)}.{name}"
+    return f"{place.dotted}.{name}" if family.imports == "module" else name
+
+
+def _test_method(rng: Random, family: Family, member: Member, places: tuple[Place, ...]) -> str:
+    name = member.function.name
+    lines = [f"    def test_{name}(self):\n"]
+    calls = [_reach(family, p, name) for p in places]
+    if family.tests == "table" and len(places) == 1 and len(member.cases) > 1:
+        rows = ", ".join(f"(({case.args},), {case.expected})" for case in member.cases)
+        lines.append(f"        for args, want in [{rows}]:\n            self.assertEqual({calls[0]}(*args), want)\n")
+        return "".join([*lines, "\n"])
+    for case in member.cases:
+        if len(places) > 1:
+            lines.append(f"        got = [{', '.join(f'{call}({case.args})' for call in calls)}]\n")
+            lines.append(f"        self.assertIn({case.expected}, got)\n")
+        else:
+            lines.append(f"        self.assertEqual({calls[0]}({case.args}), {case.expected})\n")
+    return "".join([*lines, "\n"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A hidden test: a call and its value."""
+
+    id: str
+    module: str
+    function: str
+    case: Case
+
+
+_CHECKS = '''TOKEN = "{token}"
+import os
+import sys
+
+
+def same(a, b):
+    if type(a) not in (int, bool, str, list, dict):
+        return False
+    if type(a) is list:
+        return type(b) is list and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+    if type(a) is dict:
+        return type(b) is dict and len(a) == len(b) and all(k in b and same(a[k], b[k]) for k in a)
+    return a == b
+
+
+def run(check):
+    module, function, args, want = check
+    try:
+        return same(getattr(__import__(module, fromlist=["_"]), function)(*args), want)
+    except BaseException:
+        return False
+
+
+def judge(token, checks):
+    out, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    write, leave, call = os.write, os._exit, run
+    lines = [("PASS " if call(check) else "FAIL ") + name for name, *check in checks]
+    write(out, ("\\n" + "\\n".join([token] + lines + [token]) + "\\n").encode())
+    leave(0)
+
+
+CHECKS = [
+{rows}
+]
+HERE = os.path.dirname(os.path.abspath(__file__))
+os.unlink(__file__)
+sys.path[:0] = [os.path.join(HERE, folder) for folder in {roots!r}] + [HERE]
+token, checks = TOKEN, CHECKS
+del TOKEN, CHECKS
+judge(token, checks)
+'''
+
+
+def hidden_file(token: str, checks: list[Check], roots: list[str]) -> str:
+    """Return the hidden test script.
+
+    It prints its lines between two lines with the token, on a copy of standard output that the repository's code
+    does not know; the token is read and the file removed before any of that code runs.
+    """
+    rows = "\n".join(f"    ({c.id!r}, {c.module!r}, {c.function!r}, ({c.case.args},), {c.case.expected})," for c in checks)
+    return _CHECKS.format(token=token, rows=rows, roots=roots)

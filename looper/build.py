@@ -1,0 +1,81 @@
+"""A YAML node becomes a validated component: types, unknown keys and ranges are checked before it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from enum import Enum
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from looper.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def build(node: DictConfig, where: str) -> Any:
+    """Make the component that a node's `_target_` names; `where` is the node's place, for errors.
+
+    Raises ConfigError naming the key, the value, what is allowed, and the file to look into.
+    """
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        raise ConfigError(f"{where} has no _target_: choose an option with {where}=NAME (python -m looper --help)")
+    cls = _class(target, where)
+    values = {str(k): v for k, v in node.items() if k != "_target_"}
+    return fill(cls, values, where)
+
+
+def fill(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Make a dataclass from plain values, strictly. Raises ConfigError."""
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ConfigError(f"unknown key {where}.{key}{_suggest(key, names)}; it has: {', '.join(names)}")
+    schema = OmegaConf.structured(cls)
+    for key, value in values.items():
+        try:
+            schema = OmegaConf.merge(schema, {key: value})
+        except OmegaConfBaseException as error:
+            raise ConfigError(_bad_value(cls, key, value, where, error)) from error
+    missing = [key for key in names if OmegaConf.is_missing(schema, key)]
+    if missing:
+        raise ConfigError(f"{where}.{missing[0]} has no value: give {where}.{missing[0]}=VALUE")
+    try:
+        made = OmegaConf.to_object(schema)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if not isinstance(made, cls):
+        raise ConfigError(f"{where} did not become a {cls.__name__}")
+    return made
+
+
+def _class(target: str, where: str) -> type[Any]:
+    module, _, name = target.rpartition(".")
+    if not module.startswith("looper."):
+        raise ConfigError(f"{where}._target_={target!r} is outside of looper; only looper.* components are made")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"{where}._target_={target!r} does not exist ({error})") from error
+    if not dataclasses.is_dataclass(cls) or not isinstance(cls, type):
+        raise ConfigError(f"{where}._target_={target!r} is no component (a dataclass)")
+    return cls
+
+
+def _bad_value(cls: type[Any], key: str, value: Any, where: str, error: Exception) -> str:
+    kind = get_type_hints(cls).get(key)
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        allowed = [member.name for member in kind]
+        return f"{where}.{key}={value!r} is unknown{_suggest(str(value), allowed)}; choose one of {', '.join(allowed)}"
+    name = getattr(kind, "__name__", str(kind))
+    detail = str(error).split("\n", 1)[0]
+    return f"{where}.{key}={value!r} does not fit: it takes {name} ({detail})"
+
+
+def _suggest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

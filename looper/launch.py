@@ -1,0 +1,142 @@
+"""A validated experiment becomes a folder of results: manifest first, metrics.json last."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from looper.agents.loop import Agent
+from looper.config import Experiment
+from looper.errors import LooperError, StoreError
+from looper.records import digest_of
+from looper.run import Parts, Plan, Probe, Run
+from looper.store import Store, write_json, write_whole
+
+
+def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
+    """Carry out an experiment, or show it if it is done; return its metrics."""
+    console = Console()
+    folder = Path(experiment.settings.out) / "runs" / experiment.run_id
+    metrics = _finished(folder / "metrics.json")
+    if metrics is None:
+        metrics = _carry_out(experiment, folder, overrides)
+    _show(console, folder, metrics)
+    _leave_mark(experiment, folder, overrides)
+    return metrics
+
+
+def _finished(path: Path) -> dict[str, Any] | None:
+    """Return the metrics of a finished run; the file is written last, so its being there means completion."""
+    try:
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} is unreadable ({error}); delete it and give the same command again") from error
+    if not isinstance(metrics, dict):
+        raise StoreError(f"{path} holds no metrics; delete it and give the same command again")
+    return metrics
+
+
+def _carry_out(experiment: Experiment, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    from looper.report.progress import Progress
+    from looper.tracking.guarded import Guarded
+
+    settings, parts = experiment.settings, experiment.parts
+    store = Store(Path(settings.out))
+    facts = _facts(experiment, overrides)
+    print(
+        f"run {experiment.run_id}: sandbox {facts['sandbox']}, model {facts['model']}, results in {folder}",
+        file=sys.stderr,
+    )
+    write_json(folder / "manifest.json", facts)
+    tracker = Guarded(**{name: part.open(folder) for name, part in experiment.trackers.items()})
+    tracker.event("start", facts)
+    with Progress() as progress:
+        run = Run(
+            parts=Parts(
+                agent=Agent(prompt=parts["prompt"], budget=parts["budget"]),
+                benchmark=parts["benchmark"],
+                curriculum=parts["curriculum"],
+                model=parts["model"],
+                memory=parts["retrieval"],
+                data=parts["data"],
+                strategy=parts["strategy"],
+                trainer=parts["trainer"],
+                workspace=parts["workspace"],
+            ),
+            plan=Plan(
+                seed=settings.seed,
+                attempts=settings.attempts,
+                temperature=settings.temperature,
+                placebo=settings.placebo,
+                parallel=settings.parallel,
+                identity=digest_of([experiment.config[key] for key in ("strategy", "trainer", "data")]),
+            ),
+            store=store,
+            progress=progress,
+            tracker=tracker,
+        )
+        metrics = run.execute()
+    _report(folder, metrics, facts, run.probes, settings.page_sessions)
+    write_json(folder / "metrics.json", metrics)
+    tracker.finish(metrics)
+    return metrics
+
+
+def _facts(experiment: Experiment, overrides: list[str]) -> dict[str, Any]:
+    return {
+        "run": experiment.run_id,
+        "seed": experiment.settings.seed,
+        "model": experiment.parts["model"].id,
+        "sandbox": experiment.parts["workspace"].level,
+        "git": _commit(),
+        "overrides": overrides,
+        "config": experiment.config,
+    }
+
+
+def _commit() -> str:
+    """Return looper's own commit, '' where it is not run from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent.parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _report(folder: Path, metrics: dict[str, Any], facts: dict[str, Any], probes: list[Probe], sessions: int) -> None:
+    from looper.report.page import render_page
+
+    lines = [
+        json.dumps({"arm": p.arm, "stage": p.stage, "task": p.episode.task, "episode": p.episode.digest})
+        for p in probes
+    ]
+    write_whole(folder / "episodes.jsonl", "\n".join(lines) + "\n")
+    page = render_page(metrics, facts, [(p.arm, p.stage, p.episode) for p in probes], sessions=sessions)
+    write_whole(folder / "report.html", page)
+
+
+def _show(console: Console, folder: Path, metrics: dict[str, Any]) -> None:
+    from looper.report.table import run_table
+
+    console.print(run_table(metrics))
+    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _leave_mark(experiment: Experiment, folder: Path, overrides: list[str]) -> None:
+    """Tell a sweep's closing table where this job's results are."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized():
+        job = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            write_json(job / "run.json", {"run": str(folder.resolve()), "overrides": overrides})
+        except LooperError as error:
+            print(f"looper: {error}", file=sys.stderr)

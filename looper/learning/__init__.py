@@ -1,0 +1,1 @@
+"""What becomes of episodes: training data, and strategies that turn it into skill."""

@@ -1,0 +1,1 @@
+"""The knowledge layer: what the agent can look up."""

@@ -1,0 +1,1 @@
+"""What a run measured: rates, paired differences, forgetting, leakage, usage and the sentence that follows."""

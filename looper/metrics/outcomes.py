@@ -1,0 +1,100 @@
+"""Outcomes: one row for every judged session, and how sessions become values of distinct tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from looper.errors import LooperError
+from looper.records import Episode
+
+TRAIN = "train"
+"""Arm of the sessions that the agent learns from; all other arms are probes on held-out tasks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one session says, without its text."""
+
+    arm: str
+    """base, adapted, placebo, any further probed arm, or train."""
+    stage: int
+    """Stages learned before the session; 0 is before any learning."""
+    on: int = 1
+    """Stage that the task belongs to, from 1; the matrix's column."""
+    family: str
+    world: str = ""
+    pair: str
+    """Identity of the task across worlds; statistics count distinct pairs."""
+    task: str
+    resolved: bool
+    patched: bool
+    infrastructure: bool
+    """Failed for the machine's reasons: excluded from rates, and counted."""
+    steps: int
+    tokens: int
+    """Tokens that the agent generated."""
+    seconds: float
+    exit: str
+    leakage: float | None = None
+    """Share of the gold patch's lines found in the issue; None without a gold patch."""
+
+    @classmethod
+    def of(cls, episode: Episode, *, arm: str, stage: int, on: int = 1, leakage: float | None = None) -> Outcome:
+        """Return the row of an episode."""
+        return cls(
+            arm=arm,
+            stage=stage,
+            on=on,
+            family=episode.family,
+            world=episode.world,
+            pair=episode.pair or episode.task,
+            task=episode.task,
+            resolved=episode.resolved,
+            patched=bool(episode.trajectory.patch.strip()),
+            infrastructure=episode.infrastructure,
+            steps=len(episode.trajectory.steps),
+            tokens=episode.trajectory.tokens,
+            seconds=episode.trajectory.seconds,
+            exit=str(episode.trajectory.exit),
+            leakage=leakage,
+        )
+
+
+def values(outcomes: Iterable[Outcome]) -> dict[str, float | None]:
+    """Return each distinct task's value: the mean over its worlds of the mean over the world's sessions.
+
+    Sessions that the machine failed are left out. A task with a world that has no other session is None: to
+    average the worlds that are left would tip a counterbalanced design.
+    """
+    worlds: dict[str, dict[str, list[float]]] = {}
+    for outcome in outcomes:
+        sessions = worlds.setdefault(outcome.pair, {}).setdefault(outcome.world, [])
+        if not outcome.infrastructure:
+            sessions.append(float(outcome.resolved))
+    result: dict[str, float | None] = {}
+    for pair, by_world in worlds.items():
+        if all(by_world.values()):
+            means = [sum(sessions) / len(sessions) for sessions in by_world.values()]
+            result[pair] = sum(means) / len(means)
+        else:
+            result[pair] = None
+    return result
+
+
+def check_same_worlds(first: Sequence[Outcome], second: Sequence[Outcome]) -> None:
+    """Raise LooperError if a task that both lists hold was run in other worlds in one than in the other."""
+    worlds_first, worlds_second = _worlds(first), _worlds(second)
+    for pair in worlds_first.keys() & worlds_second.keys():
+        if worlds_first[pair] != worlds_second[pair]:
+            raise LooperError(
+                f"task {pair} was run in worlds {sorted(worlds_first[pair])} in arm {first[0].arm}, but in "
+                f"{sorted(worlds_second[pair])} in arm {second[0].arm}; both arms must run in the same worlds"
+            )
+
+
+def _worlds(outcomes: Sequence[Outcome]) -> dict[str, set[str]]:
+    worlds: dict[str, set[str]] = {}
+    for outcome in outcomes:
+        worlds.setdefault(outcome.pair, set()).add(outcome.world)
+    return worlds

@@ -1,0 +1,42 @@
+"""What sessions cost and how they ended."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from looper.metrics.outcomes import Outcome
+
+
+def usage(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Return steps, generated tokens and seconds a session, exits, patch rate and machine failures.
+
+    Everything that a clock says is under the key `seconds`, so that runs can be compared without it.
+    """
+    sessions = len(outcomes)
+    return {
+        "sessions": sessions,
+        "steps": spread([float(o.steps) for o in outcomes]),
+        "tokens": spread([float(o.tokens) for o in outcomes]),
+        "seconds": {**spread([o.seconds for o in outcomes]), "total": sum(o.seconds for o in outcomes)},
+        "exits": dict(sorted(Counter(o.exit for o in outcomes).items())),
+        "patch_rate": sum(o.patched for o in outcomes) / sessions if sessions else None,
+        "resolved": sum(o.resolved for o in outcomes),
+        "infrastructure": sum(o.infrastructure for o in outcomes),
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Return median and 90th percentile (linear between ranks); None for no values."""
+    return {"median": _quantile(values, 0.5), "p90": _quantile(values, 0.9)}
+
+
+def _quantile(values: Sequence[float], share: float) -> float | None:
+    if not values:
+        return None
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return below + (above - below) * (place - math.floor(place))

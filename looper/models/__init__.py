@@ -1,0 +1,1 @@
+"""Language models that answer chats: the bundled one, served ones, and recordings."""

@@ -1,0 +1,103 @@
+"""Sessions advance together: replies asked for at the same time are answered in one batch."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from looper.protocols import Model
+from looper.records import Conversation, Reply, Skill
+
+_Request = tuple[Conversation, "Future[Reply]"]
+
+
+class BatchingModel:
+    """A model front for many threads; one thread of its own asks the real model in batches.
+
+    Which conversations meet in a batch depends on timing; the model's contract (company does not
+    change an answer) makes that invisible. Use as a context manager.
+    """
+
+    def __init__(self, model: Model, *, width: int) -> None:
+        """Wrap a model; at most `width` conversations are answered in one call."""
+        self._model = model
+        self._width = width
+        self._queue: queue.Queue[_Request | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._serve, name="looper-model", daemon=True)
+
+    def __enter__(self) -> BatchingModel:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._queue.put(None)
+        self._thread.join()
+
+    @property
+    def id(self) -> str:
+        """The model's identity."""
+        return self._model.id
+
+    @property
+    def knows_protocol(self) -> bool:
+        """Whether the model needs no manual."""
+        return self._model.knows_protocol
+
+    @property
+    def weights(self) -> Path | None:
+        """The model's trainable weights."""
+        return self._model.weights
+
+    def tokens(self, text: str) -> int:
+        """Count a text's tokens."""
+        return self._model.tokens(text)
+
+    def with_skill(self, skill: Skill) -> Model:
+        """Return the bare model with a skill applied."""
+        return self._model.with_skill(skill)
+
+    def forget(self, conversation: str) -> None:
+        """Free a finished session's cache."""
+        self._model.forget(conversation)
+
+    def reply(self, conversations: Sequence[Conversation]) -> Sequence[Reply]:
+        """Queue conversations and wait for their answers."""
+        futures: list[Future[Reply]] = []
+        for conversation in conversations:
+            future: Future[Reply] = Future()
+            self._queue.put((conversation, future))
+            futures.append(future)
+        return [future.result() for future in futures]
+
+    def _serve(self) -> None:
+        while (request := self._queue.get()) is not None:
+            batch, closing = [request], False
+            while len(batch) < self._width and not closing:
+                try:
+                    more = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if more is None:
+                    closing = True
+                else:
+                    batch.append(more)
+            self._answer(batch)
+            if closing:
+                return
+
+    def _answer(self, batch: list[_Request]) -> None:
+        """Answer a batch; if it fails, ask one by one, so that only the culprit's session fails."""
+        try:
+            replies = self._model.reply([conversation for conversation, _ in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0][1].set_exception(error)
+            else:
+                for request in batch:
+                    self._answer([request])
+            return
+        for (_, future), reply in zip(batch, replies, strict=True):
+            future.set_result(reply)

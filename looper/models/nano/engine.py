@@ -1,0 +1,160 @@
+"""Batched generation: prompts computed in tiles, replies decoded in rows of one fixed width.
+
+A reply is a pure function of its own conversation, bit for bit: not of its company, its row, the
+batch size, or what a cache held. Two rules give that. Every step runs at a fixed shape, whatever is
+in it (see network.py). And only prompt steps fill what is kept between turns: a reply's own tokens
+are computed again as a part of the next prompt, so that cached and fresh keys are the same bits.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from looper.chat import render
+from looper.errors import ModelError
+from looper.models.nano.cache import Held, Pool, common
+from looper.models.nano.network import PAGE, Network
+from looper.models.nano.rows import Job, Rows
+from looper.models.nano.shape import Shape
+from looper.models.nano.tiles import prefill
+from looper.models.nano.weights import Weights
+from looper.records import Conversation, Message, Reply
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+class Engine:
+    """Answers batches of conversations, and keeps their computed prompts until they are forgotten."""
+
+    def __init__(self, weights: Weights, tokenizer: Tokenizer, *, width: int = 16) -> None:
+        if width < 1:
+            raise ModelError(f"width {width} is not possible; it is the number of rows decoded together, 1 or more")
+        if tokenizer.get_vocab_size() > weights.shape.vocab:
+            raise ModelError(
+                f"the tokenizer has {tokenizer.get_vocab_size()} tokens but the weights only {weights.shape.vocab}; "
+                "take both from one folder"
+            )
+        self._network = Network(weights)
+        self._tokenizer = tokenizer
+        self._width = width
+        self._pool = Pool(weights.shape, limit=4 * width * -(-weights.shape.positions // PAGE))
+        self._rows = Rows(self._network, width)
+        self._lock = threading.Lock()
+
+    @property
+    def shape(self) -> Shape:
+        """The architecture that runs."""
+        return self._network.shape
+
+    def reply(self, conversations: Sequence[Conversation]) -> list[Reply]:
+        """Answer a batch, in its order; thread-safe, one batch at a time, on one thread.
+
+        Raises ModelError for a prompt that fills the context.
+        """
+        prompts = [self._prompt(conversation) for conversation in conversations]
+        replies: dict[int, Reply] = {}
+        with self._lock, _one_thread(), torch.inference_mode():
+            jobs = deque(
+                Job(index, conversation, prompt)
+                for index, (conversation, prompt) in enumerate(zip(conversations, prompts, strict=True))
+            )
+            rows, ready = self._rows, deque[Job]()
+            rows.clear()
+            while jobs or ready or rows.busy:
+                while rows.free:
+                    if not ready:
+                        ready.extend(self._prepare(jobs))
+                    if not ready:
+                        break
+                    job = ready.popleft()
+                    rows.admit(job, self._pool)
+                for job in rows.step():
+                    replies[job.index] = self._answer(job)
+        return [replies[index] for index in range(len(conversations))]
+
+    def forget(self, conversation: str) -> None:
+        """Free what is kept of a conversation."""
+        with self._lock, torch.inference_mode():
+            self._pool.drop(conversation)
+
+    def _prompt(self, conversation: Conversation) -> list[int]:
+        ids = self._encode(render(conversation.messages, reply=True))
+        if len(ids) >= self.shape.positions:
+            raise ModelError(
+                f"conversation {conversation.id!r} has a prompt of {len(ids)} tokens, but the model's context of "
+                f"{self.shape.positions} must hold it and a reply; shorten what the agent is shown"
+            )
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _prepare(self, jobs: deque[Job]) -> list[Job]:
+        """Compute the prompts of the next conversations: as many as there are rows, each key once."""
+        group: dict[str, Job] = {}
+        while jobs and len(group) < self._width and jobs[0].conversation.id not in group:
+            job = jobs.popleft()
+            group[job.conversation.id] = job
+        work: list[tuple[Held, list[int]]] = []
+        for key, job in group.items():
+            job.held = self._pool.take(key)
+            target = job.prompt[:-1]  # the last token is the first one decoded
+            fresh = 0 if job.held.ids else self._adopt_system(job, target, group)
+            known = common(job.held.ids, target)
+            job.cached = known - fresh
+            del job.held.ids[known:]
+            self._pool.resize(job.held, len(target), group)
+            work.append((job.held, target))
+        prefill(self._network, self._pool, work)
+        return list(group.values())
+
+    def _adopt_system(self, job: Job, target: list[int], group: dict[str, Job]) -> int:
+        """Start a new conversation from the computed system prompt, which all of a run's sessions share.
+
+        Returns the tokens that had to be computed for it.
+        """
+        system: list[Message] = []
+        for message in job.conversation.messages:
+            if message.role != "system":
+                break
+            system.append(message)
+        ids = self._encode(render(system)) if system else []
+        if not ids or target[: len(ids)] != ids:
+            return 0
+        key = f"system\0{ids}"
+        shared, kept = self._pool.take(key), {*group, key}
+        fresh = 0 if shared.ids else len(ids)
+        if fresh:
+            self._pool.resize(shared, len(ids), kept)
+            prefill(self._network, self._pool, [(shared, ids)])
+        assert job.held is not None
+        self._pool.resize(job.held, len(ids), kept)
+        self._pool.copy(shared, job.held)
+        return fresh
+
+    def _answer(self, job: Job) -> Reply:
+        return Reply(
+            text=self._tokenizer.decode(job.tokens, skip_special_tokens=True),
+            prompt_tokens=len(job.prompt),
+            cached_tokens=job.cached,
+            completion_tokens=len(job.tokens) + (job.finish == "stop"),
+            finish=job.finish,
+        )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch inside, what it was outside: more threads reorder sums and wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,36 @@
+"""Products with fixed matrices: by oneDNN where torch has it, which is twice as fast on CPUs with AVX-512."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+class Product:
+    """x @ matrix.T + bias, or + another tensor; the matrix (out, in) is packed once."""
+
+    def __init__(self, matrix: Tensor, bias: Tensor | None = None, *, onednn: bool | None = None) -> None:
+        self._onednn = _has_onednn() if onednn is None else onednn
+        self._bias = bias
+        if self._onednn:
+            self._matrix = torch.ops.mkldnn._reorder_linear_weight(matrix.contiguous())
+        else:
+            self._matrix = matrix.contiguous().t()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the product for rows x (R, in), contiguous."""
+        if self._onednn:
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._matrix, self._bias, "none", [], "")
+            return out
+        return x @ self._matrix if self._bias is None else torch.addmm(self._bias, x, self._matrix)
+
+    def added(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return the product, without bias, plus `other` (R, out)."""
+        if self._onednn:
+            out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self._matrix, None, "add")
+            return out
+        return torch.addmm(other, x, self._matrix)

@@ -1,0 +1,130 @@
+"""Weights of the bundled model: read from safetensors, adapters merged, laid out for the engine."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from looper.errors import ModelError
+from looper.models.nano.product import Product
+from looper.models.nano.shape import Shape
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One transformer block, ready to multiply, its norms folded in."""
+
+    qkv: Product  # D -> D + 2 * KV
+    out: Product  # D -> D
+    gate_up: Product  # D -> 2 * F
+    down: Product  # F -> D
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All weights in fp32."""
+
+    shape: Shape
+    embedding: Tensor  # (V, D)
+    head: Product  # D -> V, the final norm folded in
+    layers: tuple[Layer, ...]
+
+
+def read(folder: Path) -> tuple[Shape, dict[str, Tensor]]:
+    """Read config.json and model.safetensors; the tensors keep their names and become fp32.
+
+    Raises ModelError if the tensors are not those that the config describes.
+    """
+    shape = Shape.from_hf_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    tensors = {name: tensor.float() for name, tensor in load_file(str(folder / "model.safetensors")).items()}
+    tensors.pop("lm_head.weight", None)  # tied: the embedding, once more
+    expected = {"model.embed_tokens.weight", "model.norm.weight"}
+    for i in range(shape.layers):
+        expected |= {f"model.layers.{i}.{part}" for part in PARTS}
+    if wrong := sorted(expected ^ tensors.keys()):
+        raise ModelError(f"{folder / 'model.safetensors'} does not fit its config.json: {wrong[0]} is missing or extra")
+    embedding = tuple(tensors["model.embed_tokens.weight"].shape)
+    if embedding != (shape.vocab, shape.hidden):
+        raise ModelError(f"the embedding is {embedding} but config.json says {(shape.vocab, shape.hidden)}")
+    return shape, tensors
+
+
+PARTS = (
+    "input_layernorm.weight",
+    "post_attention_layernorm.weight",
+    *(f"self_attn.{p}_proj.{kind}" for p in "qkv" for kind in ("weight", "bias")),
+    "self_attn.o_proj.weight",
+    *(f"mlp.{p}_proj.weight" for p in ("gate", "up", "down")),
+)
+"""Tensors of one block, by their names in the Hugging Face format."""
+
+
+def merge(tensors: dict[str, Tensor], adapters: Sequence[Path]) -> None:
+    """Add LoRA adapters (folders in PEFT's format) to the weights, in place: W += scaling * B @ A.
+
+    Raises ModelError for adapters that are more than a low-rank sum (DoRA, per-layer ranks, saved modules).
+    """
+    for folder in adapters:
+        scaling = _scaling(folder)
+        lora = load_file(str(folder / "adapter_model.safetensors"))
+        for name in sorted(lora):
+            target = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") + ".weight"
+            if name.endswith(".lora_B.weight"):
+                continue
+            other = name.replace(".lora_A.", ".lora_B.")
+            if not name.endswith(".lora_A.weight") or other not in lora or target not in tensors:
+                raise ModelError(f"adapter {folder} holds {name}, which is not a LoRA matrix of this model's layers")
+            tensors[target] += scaling * (lora[other].float() @ lora[name].float())
+
+
+def _scaling(folder: Path) -> float:
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out"):
+        if config.get(key):
+            raise ModelError(f"adapter {folder} has {key}={config[key]!r}; only plain LoRA can be merged")
+    if config.get("bias", "none") != "none":
+        raise ModelError(f"adapter {folder} has bias={config['bias']!r}; only bias='none' can be merged")
+    rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def arrange(shape: Shape, tensors: dict[str, Tensor]) -> Weights:
+    """Lay the weights out for few, large operations.
+
+    Norm weights go into the matrices that follow them, and the attention's scale into the queries, in
+    units of bits: exp2 is many times faster than exp, above all where it underflows. The halves of each
+    query and key head are interleaved, so that a rotation is one complex product; both sides of the dot
+    product are permuted alike, which changes nothing.
+    """
+    half = shape.head // 2
+    pairs = torch.arange(shape.head).view(2, half).t().reshape(-1)  # 0, half, 1, half + 1, ...
+    scale = shape.head**-0.5 * math.log2(math.e)
+
+    def turned(x: Tensor) -> Tensor:
+        return x.view(-1, shape.head, *x.shape[1:])[:, pairs].reshape(x.shape)
+
+    layers = []
+    for i in range(shape.layers):
+        block = {part: tensors[f"model.layers.{i}.{part}"] for part in PARTS}
+        q, k, v = (block[f"self_attn.{p}_proj.weight"] for p in "qkv")
+        qb, kb, vb = (block[f"self_attn.{p}_proj.bias"] for p in "qkv")
+        qkv = torch.cat([turned(q) * scale, turned(k), v]) * block["input_layernorm.weight"]
+        gate_up = torch.cat([block["mlp.gate_proj.weight"], block["mlp.up_proj.weight"]])
+        layers.append(
+            Layer(
+                qkv=Product(qkv, torch.cat([turned(qb) * scale, turned(kb), vb])),
+                out=Product(block["self_attn.o_proj.weight"]),
+                gate_up=Product(gate_up * block["post_attention_layernorm.weight"]),
+                down=Product(block["mlp.down_proj.weight"]),
+            )
+        )
+    embedding = tensors["model.embed_tokens.weight"]
+    head = Product(embedding * tensors["model.norm.weight"])
+    return Weights(shape=shape, embedding=embedding, head=head, layers=tuple(layers))

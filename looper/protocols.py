@@ -1,0 +1,230 @@
+"""What the loop asks of each part; every option of a config group satisfies one of these."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from looper.records import (
+    CommandResult,
+    Conversation,
+    Episode,
+    Example,
+    Query,
+    Recall,
+    Reply,
+    Skill,
+    Source,
+    Task,
+    Verdict,
+)
+
+
+class Box(Protocol):
+    """One fresh checkout in a sandbox. Paths are relative to its root; none leads outside."""
+
+    def run(self, command: str, *, seconds: float) -> CommandResult:
+        """Run a shell command; never raises for what the command does."""
+        ...
+
+    def read(self, path: str) -> str:
+        """Return a file's text. Raises FileNotFoundError, IsADirectoryError, WorkspaceError (outside)."""
+        ...
+
+    def write(self, path: str, text: str) -> None:
+        """Write a file, making its folders. Raises WorkspaceError (outside), IsADirectoryError."""
+        ...
+
+    def diff(self) -> str:
+        """Return everything changed since the base commit as a unified diff ('' if nothing)."""
+        ...
+
+
+class Workspace(Protocol):
+    """Makes boxes."""
+
+    def open(self, source: Source, patch: str = "") -> AbstractContextManager[Box]:
+        """Open a fresh box at the source's base commit with `patch` applied.
+
+        Raises WorkspaceError if the checkout is not clean or the patch does not apply.
+        """
+        ...
+
+    @property
+    def level(self) -> str:
+        """Isolation in force: bubblewrap, landlock or rlimits."""
+        ...
+
+
+class Benchmark(Protocol):
+    """A set of tasks and their judge."""
+
+    def load(self, seed: int) -> Sequence[Task]:
+        """Return all tasks, of all families and worlds, in a fixed order; the primary family's first."""
+        ...
+
+    def placebo(self, seed: int) -> Sequence[Task]:
+        """Return the tasks whose sessions train the placebo arm (same uses as `load`); empty if there are none."""
+        ...
+
+    def judge(self, task: Task, box: Box) -> Verdict:
+        """Run the hidden tests in a second, fresh box that holds the agent's patch."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of a curriculum: tasks to work on, and tasks never trained on."""
+
+    name: str
+    train: tuple[Task, ...]
+    held_out: tuple[Task, ...]
+
+
+class Curriculum(Protocol):
+    """Splits tasks into ordered stages."""
+
+    def stages(self, tasks: Sequence[Task], seed: int) -> Sequence[Stage]:
+        """Return the stages; no task's pair is in both halves of any of them."""
+        ...
+
+
+class Model(Protocol):
+    """A language model that answers chats."""
+
+    @property
+    def id(self) -> str:
+        """Identity with everything that decides its answers (weights digest, precision)."""
+        ...
+
+    @property
+    def knows_protocol(self) -> bool:
+        """Whether the model was trained on the tool language and needs no manual in its prompt."""
+        ...
+
+    @property
+    def weights(self) -> Path | None:
+        """Folder of weights that an adapter can be trained on; None for a model that cannot be trained here."""
+        ...
+
+    def tokens(self, text: str) -> int:
+        """Count (or estimate) the tokens of a text."""
+        ...
+
+    def reply(self, conversations: Sequence[Conversation]) -> Sequence[Reply]:
+        """Answer a batch; the company a conversation is in never changes its answer."""
+        ...
+
+    def with_skill(self, skill: Skill) -> Model:
+        """Return this model with a skill's adapters applied."""
+        ...
+
+    def forget(self, conversation: str) -> None:
+        """Free what is cached for a finished session."""
+        ...
+
+
+class Memory(Protocol):
+    """The knowledge layer."""
+
+    def recall(self, query: Query) -> Recall:
+        """Return notes for a task."""
+        ...
+
+    def record(self, episode: Episode) -> None:
+        """Learn from a finished train episode."""
+        ...
+
+
+class Data(Protocol):
+    """Turns episodes into training examples."""
+
+    def examples(self, episodes: Sequence[Episode], seed: int) -> Sequence[Example]:
+        """Return examples in a deterministic order."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What a training did."""
+
+    adapter: Path
+    """Folder in PEFT's format, complete."""
+    train_loss: float
+    """Mean loss per supervised token (nats) of the last epoch."""
+    held_out_loss: float | None
+    """Loss on held-out examples; None where none were held out."""
+    steps: int
+    seconds: float
+    history: tuple[dict[str, float], ...] = ()
+
+
+class Trainer(Protocol):
+    """Trains adapters."""
+
+    def fit(
+        self,
+        model: Path,
+        examples: Sequence[Example],
+        *,
+        start: Path | None,
+        out: Path,
+        seed: int,
+    ) -> Fit:
+        """Train a LoRA adapter of the model in `model`, from `start` or anew, into `out`.
+
+        Raises TrainingError for no examples, a NaN loss or a missing metric.
+        """
+        ...
+
+    def losses(self, model: Path, examples: Sequence[Example], adapter: Path | None = None) -> Sequence[float]:
+        """Return each example's mean loss per supervised token (nats)."""
+        ...
+
+
+class Lab(Protocol):
+    """What a strategy may use; made by the run."""
+
+    trainer: Trainer
+    model_path: Path
+    model_id: str
+    seed: int
+
+    def out(self, name: str) -> Path:
+        """Return a folder for an artefact of this learning step."""
+        ...
+
+
+class Strategy(Protocol):
+    """Turns examples into skill."""
+
+    def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
+        """Return the skill after learning; the given one is not changed."""
+        ...
+
+
+class Progress(Protocol):
+    """Shows how far a run is."""
+
+    def phase(self, name: str, total: int) -> None:
+        """Begin a phase of `total` sessions."""
+        ...
+
+    def done(self, episode: Episode) -> None:
+        """Count one finished session."""
+        ...
+
+
+class Tracker(Protocol):
+    """Receives what happens in a run."""
+
+    def event(self, kind: str, data: dict[str, Any]) -> None:
+        """Record an event."""
+        ...
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Record the final metrics and close."""
+        ...

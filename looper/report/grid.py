@@ -1,0 +1,62 @@
+"""A sweep as one table: a row for every run, the overrides that differ first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from looper.report.table import (
+    COMPARISONS,
+    Metrics,
+    difference_cell,
+    rate_cell,
+    shown_arms,
+    shown_comparisons,
+)
+
+Run = tuple[Mapping[str, Any], Metrics]
+"""A run's overrides (`{"strategy": "ewc"}`) and its metrics."""
+
+
+def grid(runs: Sequence[Run]) -> Table:
+    """Return one table over the runs' primary families. Raises ValueError for no runs."""
+    if not runs:
+        raise ValueError("a grid needs at least one finished run")
+    keys = differing(runs)
+    arms = list(dict.fromkeys(arm for _, metrics in runs for arm in shown_arms(metrics)))
+    comparisons = [key for key in COMPARISONS if any(key in shown_comparisons(metrics) for _, metrics in runs)]
+    table = Table(title=f"{len(runs)} runs, primary family", title_justify="left", show_lines=True, box=box.HORIZONTALS)
+    for key in keys:
+        table.add_column(key)
+    if len({metrics["primary"] for _, metrics in runs}) > 1 or not keys:
+        keys = [*keys, ""]
+        table.add_column("family")
+    for arm in arms:
+        table.add_column(arm, justify="right")
+    for key in comparisons:
+        table.add_column(COMPARISONS[key], justify="right")
+    for overrides, metrics in runs:
+        cells = [Text(metrics["primary"] if key == "" else shown(overrides, key)) for key in keys]
+        cells += [rate_cell(metrics["resolve_rate"].get(arm)) for arm in arms]
+        cells += [difference_cell(metrics[key]) for key in comparisons]
+        table.add_row(*cells)
+    made = sum(metrics[key] is not None for _, metrics in runs for key in comparisons)
+    if made > 1:
+        table.caption = f"{made} comparisons: at p < .05 one in twenty differs by chance alone"
+        table.caption_justify = "left"
+    return table
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Return the override keys whose value is not the same in all runs, in order of appearance."""
+    keys = dict.fromkeys(key for overrides, _ in runs for key in overrides)
+    return [key for key in keys if len({shown(overrides, key) for overrides, _ in runs}) > 1]
+
+
+def shown(overrides: Mapping[str, Any], key: str) -> str:
+    """Return an override's value as text; `(default)` where the run has none."""
+    return str(overrides[key]) if key in overrides else "(default)"

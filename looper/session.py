@@ -1,0 +1,145 @@
+"""One task: recall, open, act, diff, judge; every step content-addressed, so that nothing is done twice."""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+
+from looper.agents.loop import Agent
+from looper.errors import LooperError, StoreError, WorkspaceError
+from looper.protocols import Benchmark, Model, Workspace
+from looper.records import Episode, Exit, Recall, Skill, Task, Trajectory, Verdict, digest_of
+from looper.store import Store
+
+FORMAT = 1
+"""Version of the sessions' course: raised when agent, tools or judge change what an old episode would be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One try at one task's public half, and the tasks (one a world) whose tests judge it."""
+
+    tasks: tuple[Task, ...]
+    recall: Recall
+    number: int
+    """Which try this is; 0 for probes."""
+    stream: str
+    """Random stream of the replies; '' at temperature 0, where nothing is drawn."""
+    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sessions:
+    """Runs and judges attempts with one model and skill."""
+
+    agent: Agent
+    benchmark: Benchmark
+    workspace: Workspace
+    store: Store
+    model: Model
+    skill: Skill
+
+    def digest(self, attempt: Attempt) -> str:
+        """Return the content address of an attempt's trajectory."""
+        return digest_of(
+            {
+                "format": FORMAT,
+                "task": attempt.tasks[0].public(),
+                "model": self.model.id,
+                "skill": self.skill.digest,
+                "agent": self.agent.identity(),
+                "recall": attempt.recall.model_dump(mode="json"),
+                "sandbox": self.workspace.level,
+                "attempt": [attempt.number, attempt.stream, attempt.temperature],
+            }
+        )
+
+    def known(self, attempt: Attempt) -> list[Episode] | None:
+        """Return the attempt's episodes if all are stored and none failed for the machine's sake."""
+        digest = self.digest(attempt)
+        out = []
+        for task in attempt.tasks:
+            episode = self.store.episode(_episode_digest(digest, task))
+            if episode is None or episode.infrastructure:
+                return None
+            out.append(episode)
+        return out
+
+    def run(self, attempt: Attempt) -> tuple[list[Episode], bool]:
+        """Return the attempt's judged episodes, and whether a session had to be run for them."""
+        digest = self.digest(attempt)
+        trajectory = self.store.trajectory(digest)
+        fresh = trajectory is None or trajectory.exit in (Exit.SECONDS, Exit.ERROR)
+        if trajectory is None or fresh:
+            trajectory = self._act(attempt, digest)
+            self.store.add_trajectory(trajectory)
+        episodes = [self._judged(task, trajectory) for task in attempt.tasks]
+        return episodes, fresh
+
+    def _act(self, attempt: Attempt, digest: str) -> Trajectory:
+        task = attempt.tasks[0]
+        try:
+            with self.workspace.open(task.source) as box:
+                return self.agent.run(
+                    task,
+                    box,
+                    self.model,
+                    recall=attempt.recall,
+                    skill=self.skill,
+                    digest=digest,
+                    attempt=attempt.number,
+                    temperature=attempt.temperature,
+                )
+        except StoreError:
+            raise
+        except Exception as error:  # a failing session is a recorded episode, never a crash of the run
+            self.model.forget(digest)
+            text = str(error) if isinstance(error, LooperError) else traceback.format_exc()
+            return Trajectory(
+                digest=digest, task=task.id, messages=(), steps=(), patch="", exit=Exit.ERROR, error=text[-4000:]
+            )
+
+    def _judged(self, task: Task, trajectory: Trajectory) -> Episode:
+        digest = _episode_digest(trajectory.digest, task)
+        known = self.store.episode(digest)
+        if known is not None and not known.infrastructure:
+            return known
+        episode = Episode(
+            digest=digest,
+            task=task.id,
+            family=task.family,
+            world=task.world,
+            pair=task.pair_id,
+            trajectory=trajectory,
+            verdict=self._verdict(task, trajectory.patch),
+        )
+        self.store.add_episode(episode)
+        return episode
+
+    def _verdict(self, task: Task, patch: str) -> Verdict:
+        """Judge a patch in a second, fresh box; one patch of one task is judged once."""
+        key = digest_of([FORMAT, task.public(), task.tests.model_dump(mode="json"), patch, self.workspace.level])
+        known = self.store.verdict(key)
+        if known is not None:
+            return known
+        verdict = self._judge(task, patch)
+        if not verdict.error:
+            self.store.add_verdict(key, verdict)
+        return verdict
+
+    def _judge(self, task: Task, patch: str) -> Verdict:
+        try:
+            with self.workspace.open(task.source, patch) as box:
+                return self.benchmark.judge(task, box)
+        except WorkspaceError as error:
+            if "patch" in str(error):
+                return Verdict(resolved=False, applied=False)
+            return Verdict(resolved=False, error=str(error)[-2000:])
+        except StoreError:
+            raise
+        except Exception:
+            return Verdict(resolved=False, error=traceback.format_exc()[-2000:])
+
+
+def _episode_digest(trajectory: str, task: Task) -> str:
+    return digest_of([trajectory, task.id, task.tests.model_dump(mode="json")])

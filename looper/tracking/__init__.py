@@ -1,0 +1,1 @@
+"""Where a run tells what happens: events.jsonl, and guarded hand-over to other trackers."""

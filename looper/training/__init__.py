@@ -1,0 +1,1 @@
+"""Training of adapters behind one protocol; backends are imported when they train."""

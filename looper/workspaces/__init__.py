@@ -1,0 +1,1 @@
+"""Fresh git checkouts, and the sandboxes that run commands in them."""

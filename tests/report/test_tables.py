@@ -1,0 +1,64 @@
+"""Tables against golden files; `LOOPER_UPDATE_GOLDEN=1 pytest tests/report` writes them anew."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from looper.report.export import csv_text, safe
+from looper.report.grid import differing, grid
+from looper.report.table import as_text, run_table
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def check(name, text):
+    path = GOLDEN / name
+    if os.environ.get("LOOPER_UPDATE_GOLDEN") == "1":
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["metrics", "base_only", "no_placebo"])
+def test_the_table_of_a_run(name, request):
+    text = as_text(run_table(request.getfixturevalue(name)))
+    assert max(map(len, text.splitlines())) <= 80
+    check(f"table_{name}.txt", text)
+
+
+def test_the_grid_of_a_sweep(base_only, no_placebo):
+    runs = [
+        ({"strategy": "sft", "retrieval": "none", "seed": 0}, no_placebo),
+        ({"strategy": "none", "retrieval": "none"}, base_only),
+    ]
+    assert differing(runs) == ["strategy", "seed"]
+    check("grid.txt", as_text(grid(runs)))
+    with pytest.raises(ValueError, match="at least one"):
+        grid([])
+
+
+def test_a_grid_of_one_run_still_names_its_row(no_placebo):
+    assert "natural" in as_text(grid([({"seed": 1}, no_placebo)]))
+
+
+def test_csv_has_every_rate_and_difference_and_no_invented_number(metrics, base_only):
+    rows = list(csv.DictReader(io.StringIO(csv_text([({"seed": 1}, metrics), ({"seed": 2}, base_only)]))))
+    assert [row["seed"] for row in rows].count("2") == 1
+    assert len(rows) == 4 * (3 + 2) + 1
+    headline = next(row for row in rows if row["quantity"] == "transfer_over_placebo")
+    assert float(headline["estimate"]) == pytest.approx(metrics["transfer_over_placebo"]["estimate"])
+    assert rows[-1]["p_value"] == ""
+
+
+def test_csv_cells_are_no_formulas():
+    assert safe("=1+1") == "'=1+1"
+    assert safe(-0.5) == -0.5
+
+
+def test_markup_in_names_is_shown_not_obeyed(no_placebo):
+    renamed = {**no_placebo, "primary": "[red]x", "families": {"[red]x": no_placebo["families"]["natural"]}}
+    renamed["leakage"] = {}
+    assert "[red]x" in as_text(run_table(renamed))
