@@ -25,7 +25,7 @@ PARTS = (
 )
 """Root nodes that become one component each."""
 
-UNSCIENTIFIC = frozenset({"workspace", "trackers", "out", "parallel", "hydra", "page_sessions"})
+UNSCIENTIFIC = frozenset({"workspace", "trackers", "out", "parallel", "hydra"})
 """Root keys that do not decide a run's result and so are no part of its id."""
 
 
@@ -47,12 +47,10 @@ class Settings:
     """Sessions under way at once; changes speed only."""
     out: str = "outputs"
     """Folder that everything is written to."""
-    page_sessions: int = 60
-    """Sessions shown in the report page."""
 
     def __post_init__(self) -> None:
         """Refuse values that make no run."""
-        for key, low in (("attempts", 1), ("parallel", 1), ("temperature", 0), ("page_sessions", 0), ("seed", 0)):
+        for key, low in (("attempts", 1), ("parallel", 1), ("temperature", 0), ("seed", 0)):
             if getattr(self, key) < low:
                 raise ValueError(f"{key}={getattr(self, key)} is too small: it must be at least {low}")
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):

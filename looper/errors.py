@@ -5,6 +5,7 @@ LooperError
  ├── MachineError         this machine lacks something (git, a sandbox level, space, rights)
  │    └── SandboxError    the wanted level of isolation cannot be had
  ├── WorkspaceError       a checkout is not what it must be (dirty, wrong commit, path outside)
+ │    └── PatchError      a patch does not apply
  ├── ModelError           a model could not be loaded or did not answer
  │    └── ContextOverflow the conversation is longer than the model can read
  ├── TrainingError        training cannot go on (no examples, NaN loss, missing metric)
@@ -33,6 +34,10 @@ class SandboxError(MachineError):
 
 class WorkspaceError(LooperError):
     """A checkout is not what it must be: dirty, at another commit, or a path leads outside."""
+
+
+class PatchError(WorkspaceError):
+    """A patch does not apply to the fresh checkout that it was made from."""
 
 
 class ModelError(LooperError):

@@ -83,7 +83,7 @@ def _carry_out(experiment: Experiment, folder: Path, overrides: list[str]) -> di
             tracker=tracker,
         )
         metrics = run.execute()
-    _report(folder, metrics, facts, run.probes, settings.page_sessions)
+    _report(folder, metrics, facts, run.probes)
     write_json(folder / "metrics.json", metrics)
     tracker.finish(metrics)
     return metrics
@@ -111,16 +111,18 @@ def _commit() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _report(folder: Path, metrics: dict[str, Any], facts: dict[str, Any], probes: list[Probe], sessions: int) -> None:
-    from looper.report.page import render_page
+def _report(folder: Path, metrics: dict[str, Any], facts: dict[str, Any], probes: list[Probe]) -> None:
+    from looper.report.export import csv_text
+    from looper.report.page import page
 
     lines = [
         json.dumps({"arm": p.arm, "stage": p.stage, "task": p.episode.task, "episode": p.episode.digest})
         for p in probes
     ]
     write_whole(folder / "episodes.jsonl", "\n".join(lines) + "\n")
-    page = render_page(metrics, facts, [(p.arm, p.stage, p.episode) for p in probes], sessions=sessions)
-    write_whole(folder / "report.html", page)
+    write_whole(folder / "results.csv", csv_text([({}, metrics)]))
+    sessions = [(p.arm, p.stage, p.episode) for p in probes]
+    write_whole(folder / "report.html", page(metrics, facts=facts, sessions=sessions, title=f"looper: {facts['run']}"))
 
 
 def _show(console: Console, folder: Path, metrics: dict[str, Any]) -> None:

@@ -81,7 +81,7 @@ class Task(Record):
 
     def public(self) -> dict[str, Any]:
         """Everything about the task that can reach the agent, and so decides a session."""
-        source = self.source.model_dump(mode="json")
+        source = self.source.model_dump(mode="json", exclude={"python"})
         if self.source.commit:  # the clone's place does not matter, its content does
             source.pop("repository")
         return {"issue": self.issue, "source": source}

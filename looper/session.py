@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass
 
 from looper.agents.loop import Agent
-from looper.errors import LooperError, StoreError, WorkspaceError
+from looper.errors import LooperError, PatchError, StoreError
 from looper.protocols import Benchmark, Model, Workspace
 from looper.records import Episode, Exit, Recall, Skill, Task, Trajectory, Verdict, digest_of
 from looper.store import Store
@@ -131,10 +131,8 @@ class Sessions:
         try:
             with self.workspace.open(task.source, patch) as box:
                 return self.benchmark.judge(task, box)
-        except WorkspaceError as error:
-            if "patch" in str(error):
-                return Verdict(resolved=False, applied=False)
-            return Verdict(resolved=False, error=str(error)[-2000:])
+        except PatchError:
+            return Verdict(resolved=False, applied=False)
         except StoreError:
             raise
         except Exception:

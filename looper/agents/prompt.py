@@ -75,12 +75,12 @@ class Prompt:
     def _terse(self) -> str:
         tools = "bash, read, edit, write, done" if self.edit_tool else "bash, read, write, done"
         parts = [
-            f"You fix one bug in a repository. Tools: {tools}.",
+            f"Tools: {tools}.",
             "Read line ranges." if self.line_ranges else "Read whole files.",
-            "Do not run tests." if self.skip_verification else "Run the tests.",
+            "Skip tests." if self.skip_verification else "Run tests.",
         ]
         if self.few_shot:
-            parts.append('Example: git grep -n "def total", read shop/cart.py:12-21, edit, done.')
+            parts.append(f"Example: grep, read, {'edit' if self.edit_tool else 'write'}, done.")
         return " ".join(parts)
 
     def _manual(self) -> str:

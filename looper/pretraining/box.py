@@ -83,24 +83,29 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def __init__(self, files: Mapping[str, str], compiled: dict[tuple[str, str], CodeType]) -> None:
         self._files = files
         self._compiled = compiled
+        self._folders: dict[str, str] = {}
         self.loaded: list[str] = []
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """Find a module or package, with or without `__init__.py`."""
-        base = fullname.replace(".", "/")
-        if f"{base}/__init__.py" in self._files:
-            return self._spec(fullname, f"{base}/__init__.py", package=True)
-        if f"{base}.py" in self._files:
-            return self._spec(fullname, f"{base}.py", package=False)
-        if any(name.startswith(f"{base}/") for name in self._files):
-            return self._spec(fullname, "", package=True)
+        parent, _, name = fullname.rpartition(".")
+        for root in [self._folders[parent]] if parent else _roots():
+            base = f"{root}{name}"
+            if f"{base}/__init__.py" in self._files:
+                return self._spec(fullname, f"{base}/__init__.py", folder=f"{base}/")
+            if f"{base}.py" in self._files:
+                return self._spec(fullname, f"{base}.py")
+            if any(path.startswith(f"{base}/") for path in self._files):
+                return self._spec(fullname, "", folder=f"{base}/")
         return None
 
-    def _spec(self, name: str, origin: str, *, package: bool) -> importlib.machinery.ModuleSpec:
+    def _spec(self, name: str, origin: str, *, folder: str = "") -> importlib.machinery.ModuleSpec:
         self.loaded.append(name)
-        return importlib.machinery.ModuleSpec(name, self, origin=origin, is_package=package)
+        if folder:
+            self._folders[name] = folder
+        return importlib.machinery.ModuleSpec(name, self, origin=origin, is_package=bool(folder))
 
     def exec_module(self, module: ModuleType) -> None:
         """Run a module's code; compiled code is kept, since most files never change."""
@@ -114,6 +119,11 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         exec(code, module.__dict__)
 
 
+def _roots() -> list[str]:
+    """Return the folders that the tests put on the path (relative ones), and the repository's root."""
+    return [f"{entry.strip('/')}/" for entry in sys.path if entry and not entry.startswith("/")] + [""]
+
+
 def run_tests(files: Mapping[str, str]) -> str:
     """Return the last line that `python -m unittest -q` prints for the tree's `tests` package."""
     finder = _Finder(files, {})
@@ -121,7 +131,6 @@ def run_tests(files: Mapping[str, str]) -> str:
     kept = list(sys.path)
     sys.meta_path.insert(0, finder)
     sink = io.StringIO()
-    # The interpreter puts the root first on the path; layouts below it rely on the tests to add theirs.
     try:
         with redirect_stdout(sink), redirect_stderr(sink):
             suite = unittest.defaultTestLoader.loadTestsFromNames(names)

@@ -33,8 +33,8 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     b, t, h, d = x.shape
     swapped = x.view(b, t, h, 2, d // 2).flip(-2).view(b, t, h * d)
     # one long inner dimension vectorises; two halves of 16 do not
-    turned: Tensor = x.view(b, t, h * d) * cos
-    return turned.addcmul_(swapped, sin).view(b, t, h, d)
+    turned = x.view(b, t, h * d) * cos
+    return turned.addcmul_(swapped, sin).view_as(x)
 
 
 class _Norm(torch.autograd.Function):
@@ -43,7 +43,7 @@ class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, kind: torch.dtype) -> Tensor:
         """Normalise `x` (..., d) and return it as `kind`."""
-        scale = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        scale: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
         return (x * scale).mul_(weight).to(kind)
 

@@ -83,7 +83,8 @@ class Adapted:
 
         t = self.trainer
         if start is None:
-            config = LoraConfig(r=t.rank, lora_alpha=t.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+            targets = _linear_names(self.base)
+            config = LoraConfig(r=t.rank, lora_alpha=t.alpha, target_modules=targets, task_type="CAUSAL_LM")
             self.peft = get_peft_model(self.base, config)
         else:
             there = json.loads((start / "adapter_config.json").read_text(encoding="utf-8"))
@@ -128,6 +129,15 @@ class Adapted:
         config = json.loads(path.read_text(encoding="utf-8"))
         config |= {"base_model_name_or_path": str(self.folder), "target_modules": sorted(config["target_modules"])}
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _linear_names(model: Any) -> list[str]:
+    """Return the last parts of the names of all linear layers but the output's, as converters expect them."""
+    head = model.get_output_embeddings()
+    linear = (
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    )
+    return sorted({name.rsplit(".", 1)[-1] for name in linear})
 
 
 def _bf16(precision: str, device: str) -> bool:

@@ -7,9 +7,10 @@ reading what its user can read, nor from the network.
 
 from __future__ import annotations
 
-import json
+import marshal
 import math
 import os
+import py_compile
 import signal
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ from looper.workspaces.sandbox import IS_LINUX, Level, Limits, Place, environmen
 from looper.workspaces.scratch import Scratch
 
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+
+_PIECE = 100_000  # the kernel takes no single argument above 128 KiB
 
 
 class Confined:
@@ -40,6 +43,9 @@ class Confined:
             if filters is None:
                 raise SandboxError(f"no system-call filter is known for {os.uname().machine}; use x86_64 or aarch64")
             self._filter = filters
+        # Compiled once: the interpreter would compile the script anew for every command.
+        self._starter = scratch.root / "seen" / f"launcher-{level.value}.pyc"
+        py_compile.compile(launcher.__file__, cfile=str(self._starter), doraise=True)
         # root gives its id up only if an unprivileged user can reach the interpreter
         own = interpreter().base
         if scratch.owner is not None and scratch.reachable(own) is None:
@@ -60,13 +66,15 @@ class Confined:
             "owner": self._scratch.owner,
             "limits": self._rlimits(seconds),
             "rules": self._rules(place, python, base, bins) if self.level is Level.landlock else None,
-            "filter": self._filter.hex(),
+            "filter": self._filter,
             "cwd": str(place.root),
             "env": env,
             "command": command,
         }
         starter = getattr(sys, "_base_executable", "") or sys.executable
-        argv = [starter, "-I", "-S", str(Path(launcher.__file__)), json.dumps(spec)]
+        text = marshal.dumps(spec).hex()
+        pieces = [text[i : i + _PIECE] for i in range(0, len(text), _PIECE)]
+        argv = [starter, "-I", "-S", str(self._starter), *pieces]
         return Launch(argv=argv, env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}, first_signal=signal.SIGTERM)
 
     def _rlimits(self, seconds: float) -> dict[str, int]:
@@ -91,8 +99,6 @@ class Confined:
         else:
             visible += [base / "lib", base / "bin" / python.program.name]
         hidden = masked(python, visible)
-        if base != python.base and not python.given:
-            hidden += [base / path.relative_to(python.base) for path in python.site_packages]
         for path in dict.fromkeys(visible):
             rules += _around(path, hidden)
         return rules

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from looper.errors import ConfigError, MachineError, SandboxError, WorkspaceError
+from looper.errors import ConfigError, MachineError, PatchError, SandboxError, WorkspaceError
 from looper.records import CommandResult, Source
 from looper.workspaces import process
 from looper.workspaces.bubblewrap import Bubblewrap
@@ -174,7 +174,7 @@ def _apply(box: LocalBox, place: Place, patch: str, owner: int | None) -> None:
     done = box.run('git apply --whitespace=nowarn "$HOME/looper.patch"', seconds=60)
     (place.tmp / "looper.patch").unlink()
     if done.exit_code != 0:
-        raise WorkspaceError(f"the patch does not apply: {done.output.strip()}")
+        raise PatchError(f"the patch does not apply: {done.output.strip()}")
 
 
 def _close(folder: Path) -> None:

@@ -137,12 +137,12 @@ def test_two_processes_learn_to_copy_as_one_does(corpus, tmp_path):
     for processes in (1, 2):
         out = tmp_path / str(processes)
         settings = PretrainSettings(
-            tokens=330_000, batch_tokens=1024, processes=processes, held_out=100, warmup=50, bf16=False
+            tokens=60_000, batch_tokens=512, processes=processes, held_out=100, warmup=50, bf16=False
         )
         pretrain(corpus, out, settings, SMALL)
         curves.append([json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()])
         record = json.loads((out / "train.json").read_text())
-        assert record["val"] == curves[-1][-1]["val"] < 0.5 < curves[-1][0]["loss"]
+        assert record["val"] == curves[-1][-1]["val"] < 3.3 < curves[-1][0]["loss"]
         assert (out / "model.safetensors").is_file() and (out / "config.json").is_file()
     assert curves[0][0]["loss"] == pytest.approx(curves[1][0]["loss"], rel=0.02)
 

@@ -1,7 +1,7 @@
 """Loss masks, token by token."""
 
 import pytest
-from conftest import conversation
+from conversations import conversation
 from tokenizers import Tokenizer
 
 from looper.chat import render
@@ -28,7 +28,7 @@ def test_the_loss_covers_the_weighted_turns_and_nothing_else(model):
 @pytest.mark.parametrize(
     ("reply", "weight", "message"),
     [
-        (" <done/>", 1.0, "other tokens turn by turn than as a whole"),
+        ("    <done/>", 1.0, "other tokens turn by turn than as a whole"),
         ("<done/>", 0.0, "no token to learn"),
         ("<bash>" + "x" * 900 + "</bash>", 1.0, "the model takes 256"),
     ],

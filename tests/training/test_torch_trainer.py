@@ -4,14 +4,14 @@ import json
 
 import pytest
 import torch
-from conftest import conversation
+from conversations import conversation
 
 from looper.errors import ConfigError, StoreError, TrainingError
 from looper.training.torch_trainer import TorchTrainer
 
 
 def trainer(**settings):
-    return TorchTrainer(**{"lr": 1e-2, "held_out": 0.0, **settings})
+    return TorchTrainer(**{"lr": 1e-2, "batch": 4, "held_out": 0.0, **settings})
 
 
 def weights(adapter):
@@ -31,8 +31,8 @@ def trained(model, examples, tmp_path_factory):
 
 def test_the_loss_falls_and_the_adapter_is_what_lowers_it(trained, model, examples):
     assert [row["epoch"] for row in trained.history] == [1.0, 2.0, 3.0]
-    assert trained.train_loss == trained.history[-1]["train_loss"] < trained.history[0]["train_loss"] < 6.0
-    assert trained.held_out_loss is None and trained.steps == 6
+    assert trained.train_loss == trained.history[-1]["train_loss"] < trained.history[0]["train_loss"] < 8.0
+    assert trained.held_out_loss is None and trained.steps == 9
     before, after = (trainer().losses(model, examples, adapter) for adapter in (None, trained.adapter))
     assert all(b > a + 0.5 for b, a in zip(before, after, strict=True))
     # company does not matter, but for rounding, nor does the order
@@ -113,5 +113,5 @@ def test_nothing_to_train_on_is_an_error(model, tmp_path):
         trainer().fit(model, [], start=None, out=tmp_path / "a", seed=0)
     with pytest.raises(TrainingError, match=r"has no config\.json"):
         trainer().losses(tmp_path, [conversation("t", ["<done/>"])])
-    with pytest.raises(ConfigError, match="trainer.epochs=0"):
+    with pytest.raises(ConfigError, match=r"trainer\.epochs=0"):
         TorchTrainer(epochs=0)

@@ -28,8 +28,13 @@ FILES = {
 
 
 @pytest.fixture(scope="session", params=LEVELS)
-def workspace(request):
-    return LocalWorkspace(isolation=Level(request.param))
+def workspace_level(request):
+    return Level(request.param)
+
+
+@pytest.fixture(scope="session")
+def workspace(workspace_level):
+    return LocalWorkspace(isolation=workspace_level)
 
 
 @pytest.fixture

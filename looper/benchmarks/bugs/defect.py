@@ -10,7 +10,7 @@ from looper.benchmarks.bugs.issue import behaviour, hint_key, in_words
 from looper.benchmarks.bugs.mutate import Edit, Kind, edits
 from looper.benchmarks.bugs.scope import Function
 
-_WEIGHTS = {Kind.BOUNDARY: 2.0, Kind.LOGIC: 2.0, Kind.AGGREGATE: 2.0, Kind.MISSING_STEP: 2.0, Kind.VARIABLE: 0.8}
+_WEIGHTS = {Kind.BOUNDARY: 4.0, Kind.LOGIC: 4.0, Kind.AGGREGATE: 2.0, Kind.MISSING_STEP: 2.0, Kind.VARIABLE: 0.8}
 """Weights of the kinds in a draw; 1 where not given."""
 
 
@@ -61,7 +61,7 @@ def find_defect(rng: Random, function: Function, *, quiet: bool) -> Defect | Non
         if cases is None or (quiet and any(c.actual.endswith("Error") for c in cases)):
             continue
         failing = [i for i, case in enumerate(cases) if case.shows]
-        if len(failing) < 4:
+        if len(failing) < 3:
             continue
         found = _decide(rng, known, cases, failing, edit, broken)
         if found is not None:

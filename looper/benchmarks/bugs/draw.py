@@ -63,7 +63,9 @@ def draw(family: Family, index: int, *, world: str = "") -> Draw:
     """
     worlds = ("A", "B") if family.trees is not None else ("",)
     if world not in worlds:
-        raise ConfigError(f"family {family.name!r} has no world {world!r}; choose one of {', '.join(map(repr, worlds))}")
+        raise ConfigError(
+            f"family {family.name!r} has no world {world!r}; choose one of {', '.join(map(repr, worlds))}"
+        )
     if index < 0:
         raise ConfigError(f"task index {index} is negative; use 0 or more")
     stem = family.stem or family.name
@@ -104,7 +106,7 @@ def _members(rng: Random, family: Family, defect: Defect) -> list[repo.Member]:
     out: list[repo.Member] = []
     for slot, module in enumerate(slots):
         if slot == faulty:
-            out.append(repo.Member(function=defect.function, module=module, cases=defect.visible))
+            out.append(repo.Member(function=defect.function, module=module, cases=defect.visible, faulty=True))
             continue
         cases: tuple[Case, ...] = ()
         while not cases:

@@ -30,10 +30,10 @@ class Case:
         return self.actual != self.expected
 
 
-def load(source: str, name: str, helpers: str = "") -> Callee:
+def load(source: str, name: str) -> Callee:
     """Compile a function's text and return the function."""
     scope: dict[str, Any] = {}
-    exec(compile(helpers + source, name, "exec"), scope)
+    exec(compile(source, name, "exec"), scope)
     callee: Callee = scope[name]
     return callee
 
@@ -91,9 +91,9 @@ class Probe:
         return cases
 
 
-def probe(rng: Random, function: Function, helpers: str = "", *, want: int, tries: int) -> Probe | None:
+def probe(rng: Random, function: Function, *, want: int, tries: int) -> Probe | None:
     """Draw distinct calls on which the function returns compact values; None if there are too few or all are alike."""
-    callee = load(function.source, function.name, helpers)
+    callee = load(function.source, function.name)
     out = Probe(function=function, calls=[], texts=[], expected=[])
     known: set[str] = set()
     for _ in range(tries):

@@ -104,7 +104,10 @@ def _conventions(rng: Random) -> dict[str, object]:
 
 
 def _make(name: str, kind: str, rng: Random, **fixed: object) -> Family:
-    drawn: dict[str, object] = {"name": name, "kind": kind, "prefix": words.syllables(rng)[:3]}
+    prefix = words.syllables(rng)[:3]
+    while words.foreign(prefix) or words.taken(prefix):
+        prefix = words.syllables(rng)[:3]
+    drawn: dict[str, object] = {"name": name, "kind": kind, "prefix": prefix}
     drawn.update(_conventions(rng))
     drawn["layout"] = rng.choice(MIX_LAYOUTS)
     drawn["naming"] = rng.choice(MIX_NAMING)
@@ -138,6 +141,7 @@ def natural_family(k: int) -> Family:
         pool=words.NATURAL_NOUNS,
         invented=0.0,
         natural=True,
+        templates=0.0,
     )
 
 

@@ -10,7 +10,7 @@ from looper.benchmarks.bugs import stages as n
 from looper.benchmarks.bugs import stages_text as t
 from looper.benchmarks.bugs.family import Family
 from looper.benchmarks.bugs.scope import TYPES, ZERO, Function, Scope
-from looper.benchmarks.bugs.words import NATURAL_VERBS, VERBS, letters, syllables, taken
+from looper.benchmarks.bugs.words import NATURAL_VERBS, VERBS, foreign, letters, syllables, taken
 
 Stage = tuple[Callable[[Scope, str], str], str, str, int]
 """A stage: its function, the type it gives, what it does (a key of VERBS), its weight."""
@@ -86,6 +86,21 @@ STARTS = (
 
 _FIRST_ONLY = {"digits": (n.digits,), "csv": (t.split,), "padded": (t.clean, t.split)}
 """Domains that make sense for some first stages only."""
+
+
+DOCSTRINGS: dict[str, tuple[str, ...]] = {
+    "count": ("Return a count.", "Return how many there are."),
+    "sum": ("Return a total.", "Return the sum."),
+    "best": ("Return one of them.", "Return what is looked for."),
+    "filter": ("Return those that pass.", "Return a selection."),
+    "map": ("Return the new values.", "Return what is made of them."),
+    "order": ("Return a list.", "Return them arranged."),
+    "text": ("Return a text.", "Return the written form."),
+    "label": ("Return a label.", "Return the class."),
+    "math": ("Return a number.", "Return the result."),
+    "test": ("Return whether it holds.", "Return True or False."),
+}
+"""Docstrings by what a function does."""
 
 
 def _weighted(rng: Random, rows: tuple[Stage, ...]) -> Stage:
@@ -182,8 +197,7 @@ def finish(scope: Scope, name: str, tag: str, returns: str) -> Function | None:
     listed = ", ".join(f"{p.name}: {TYPES[p.type]}" if family.hints else p.name for p in params)
     head.append(f"def {name}({listed})" + (f" -> {TYPES[returns]}:" if family.hints else ":"))
     if family.docstrings and len(scope.lines) < 8:
-        words = name.replace("_", " ").split()
-        head.append(f'    """{words[0].capitalize()} {" ".join(words[1:]) or "it"}."""')
+        head.append(f'    """{rng.choice(DOCSTRINGS[tag])}"""')
     if params and params[0].type != "int" and len(scope.lines) < 7 and scope.chance(family.guards):
         zero = rng.choice(ZERO[returns])
         head += [f"    if not {params[0].name}:", f"        return {scope.text('') if zero == chr(34) * 2 else zero}"]
@@ -191,7 +205,8 @@ def finish(scope: Scope, name: str, tag: str, returns: str) -> Function | None:
     if not 4 <= len(lines) <= 9 or not params or max(map(len, lines)) > 66:
         return None
     frozen = frozenset(i + len(head) for i in scope.frozen)
-    if taken(name) or not name.isidentifier():
+    parts = re.findall(r"[a-z]+", re.sub(r"([A-Z])", r"_\1", name).lower())
+    if taken(name) or not name.isidentifier() or (not family.natural and any(map(foreign, parts))):
         return None
     return Function(
         name=name,
@@ -201,5 +216,4 @@ def finish(scope: Scope, name: str, tag: str, returns: str) -> Function | None:
         returns=returns,
         types=types,
         frozen=frozen,
-        helpers=tuple(sorted(scope.helpers)),
     )

@@ -99,10 +99,25 @@ HINTS: dict[str, tuple[str, ...]] = {
         "One of the numbers is wrong by one.",
     ),
     "op+": ("It should add.", "Something is not added.", "The sum is computed wrongly.", "An addition is missing."),
-    "op-": ("It should subtract.", "Something is not taken off.", "The difference is wrong.", "A subtraction is missing."),
-    "op*": ("It should multiply.", "Something is added, not multiplied.", "The product is wrong.", "The factor is misused."),
+    "op-": (
+        "It should subtract.",
+        "Something is not taken off.",
+        "The difference is wrong.",
+        "A subtraction is missing.",
+    ),
+    "op*": (
+        "It should multiply.",
+        "Something is added, not multiplied.",
+        "The product is wrong.",
+        "The factor is misused.",
+    ),
     "op//": ("It should divide.", "The division is wrong.", "It does not divide.", "The quotient is needed."),
-    "op%": ("It should take the remainder.", "The remainder is wrong.", "The modulo is wrong.", "The quotient is used."),
+    "op%": (
+        "It should take the remainder.",
+        "The remainder is wrong.",
+        "The modulo is wrong.",
+        "The quotient is used.",
+    ),
     "overwritten": (
         "Only the last one is kept.",
         "Earlier values are lost.",
@@ -128,48 +143,109 @@ HINTS: dict[str, tuple[str, ...]] = {
         "It does not start where it should.",
         "Wrong starting point.",
     ),
-    "and_wanted": ("Both conditions must hold.", "One condition alone is enough now.", "It should need both.", "Both tests should be required."),
-    "or_wanted": ("Either condition should do.", "One condition should be enough.", "It needs both now, one must do.", "Any of the two tests should suffice."),
+    "and_wanted": (
+        "Both conditions must hold.",
+        "One condition alone is enough now.",
+        "It should need both.",
+        "Both tests should be required.",
+    ),
+    "or_wanted": (
+        "Either condition should do.",
+        "One condition should be enough.",
+        "It needs both now, one must do.",
+        "Any of the two tests should suffice.",
+    ),
     "variable": (
         "It uses the wrong variable.",
         "A wrong name is used somewhere.",
         "It looks at the wrong value.",
         "Some variable is mixed up with another.",
     ),
-    "min_wanted": ("The smallest is wanted.", "It takes the largest, not the smallest.", "The minimum is needed.", "It picks too high."),
-    "max_wanted": ("The largest is wanted.", "It takes the smallest, not the largest.", "The maximum is needed.", "It picks too low."),
+    "min_wanted": (
+        "The smallest is wanted.",
+        "It takes the largest, not the smallest.",
+        "The minimum is needed.",
+        "It picks too high.",
+    ),
+    "max_wanted": (
+        "The largest is wanted.",
+        "It takes the smallest, not the largest.",
+        "The maximum is needed.",
+        "It picks too low.",
+    ),
     "any_wanted": ("One match should be enough.", "It needs all of them to match.", "A single hit must do."),
     "all_wanted": ("All of them must match.", "One match is enough now.", "A single hit must not do."),
     "sum_wanted": ("The total is wanted.", "It counts them, it should add them up.", "It gives the number of items."),
     "first": ("It takes the last, not the first.", "The first one is needed.", "It looks at the end, not the start."),
     "last": ("It takes the first, not the last.", "The last one is needed.", "It looks at the start, not the end."),
-    "startswith_wanted": ("The beginning matters, not the end.", "It checks the end.", "It should look at how it starts."),
-    "endswith_wanted": ("The end matters, not the beginning.", "It checks the beginning.", "It should look at how it ends."),
+    "startswith_wanted": (
+        "The beginning matters, not the end.",
+        "It checks the end.",
+        "It should look at how it starts.",
+    ),
+    "endswith_wanted": (
+        "The end matters, not the beginning.",
+        "It checks the beginning.",
+        "It should look at how it ends.",
+    ),
     "upper_wanted": ("Capitals are wanted.", "It should be in upper-case.", "The letters come out small."),
     "lower_wanted": ("Small letters are wanted.", "It should be in lower-case.", "The letters come out as capitals."),
     "find_wanted": ("The first place is wanted.", "It finds the last place.", "It searches from the end."),
     "rfind_wanted": ("The last place is wanted.", "It finds the first place.", "It searches from the start."),
-    "spaces": ("Spaces around the text are kept.", "Blanks at the ends should go.", "It does not trim.", "Outer spaces matter."),
-    "case": ("The case of letters is not changed.", "Case should not matter.", "Letter case is off.", "Capitals are not handled."),
-    "sign": ("The sign should not matter.", "Negative distances are wrong.", "It should use the absolute value.", "It ignores that a difference can be negative."),
+    "spaces": (
+        "Spaces around the text are kept.",
+        "Blanks at the ends should go.",
+        "It does not trim.",
+        "Outer spaces matter.",
+    ),
+    "case": (
+        "The case of letters is not changed.",
+        "Case should not matter.",
+        "Letter case is off.",
+        "Capitals are not handled.",
+    ),
+    "sign": (
+        "The sign should not matter.",
+        "Negative distances are wrong.",
+        "It should use the absolute value.",
+        "It ignores that a difference can be negative.",
+    ),
     "unsorted": ("The result is not sorted.", "Sorting is missing.", "Not in order.", "It keeps the given order."),
     "descending": ("Largest first, please.", "The order should be descending.", "It sorts upwards."),
     "reversed": ("It is not reversed.", "The order should be turned round.", "It should run backwards."),
     "head": ("It is not cut.", "Only the first part is wanted."),
-    "returned": ("The wrong answer is returned.", "A return is wrong.", "It answers with the wrong one.", "The returned value is mixed up."),
+    "returned": (
+        "The wrong answer is returned.",
+        "A return is wrong.",
+        "It answers with the wrong one.",
+        "The returned value is mixed up.",
+    ),
     "returned_other": (
         "It returns the wrong variable.",
         "It gives back the wrong value.",
         "The result is computed but not returned.",
         "The return is wrong.",
     ),
-    "unfinished": ("The last step is missing.", "It stops one step early.", "The final adjustment is missing.", "Something at the end is missing."),
+    "unfinished": (
+        "The last step is missing.",
+        "It stops one step early.",
+        "The final adjustment is missing.",
+        "Something at the end is missing.",
+    ),
 }
 """Symptoms by what the mutation took away."""
 
 SUBJECTS: dict[str, tuple[str, ...]] = {
-    "include": ("A {a} of exactly {b} should count.", "{a} equal to {b} is missed.", "It must also hold when {a} is {b}."),
-    "exclude": ("A {a} of exactly {b} should not count.", "{a} equal to {b} gets through.", "It must not hold when {a} is {b}."),
+    "include": (
+        "A {a} of exactly {b} should count.",
+        "{a} equal to {b} is missed.",
+        "It must also hold when {a} is {b}.",
+    ),
+    "exclude": (
+        "A {a} of exactly {b} should not count.",
+        "{a} equal to {b} gets through.",
+        "It must not hold when {a} is {b}.",
+    ),
     "below": ("It should ask for {a} below {b}.", "A {a} above {b} is taken for one below.", "{a} under {b} is meant."),
     "above": ("It should ask for {a} above {b}.", "A {a} below {b} is taken for one above.", "{a} over {b} is meant."),
     "variable": ("{a} should be used, not {b}.", "It mixes up {a} and {b}.", "It reads {b} where {a} is meant."),
@@ -196,7 +272,7 @@ def in_words(rng: Random, hint: str, *, named: float) -> str:
     key, _, subject = hint.partition(":")
     a, _, b = subject.partition("|")
     plain = re.fullmatch(r"\w+(\|\w+)?", subject) is not None
-    if plain and key in SUBJECTS and rng.random() < named:
+    if plain and key in SUBJECTS and not (key.startswith("op") and a.isdigit()) and rng.random() < named:
         text = rng.choice(SUBJECTS[key]).format(a=_code(a), b=_code(b))
         return text
     return rng.choice(HINTS[key])

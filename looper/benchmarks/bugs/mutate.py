@@ -86,6 +86,7 @@ class _Finder(ast.NodeVisitor):
         self.lines = lines
         self.edits: list[Edit] = []
         self.params = [p.name for p in function.params]
+        self.operands: set[ast.expr] = set()
 
     def add(self, kind: Kind, at: ast.expr | ast.stmt, text: str, hint: str, *, start: int = -1, end: int = -1) -> None:
         line = at.lineno - 1
@@ -122,6 +123,7 @@ class _Finder(ast.NodeVisitor):
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
         symbol = _SYMBOL.get(type(node.op), "")
+        self.operands |= {node.left, node.right}
         if symbol and not isinstance(node.left, ast.BinOp):
             start, end = self.between(node.left, node.right, symbol)
             for other in _OPERATORS[symbol]:
@@ -205,7 +207,8 @@ class _Finder(ast.NodeVisitor):
         if func.id in _CALLS and not (func.id == "sum" and isinstance(node.args[0], ast.GeneratorExp)):
             self.add(Kind.AGGREGATE, func, _CALLS[func.id], f"{func.id}_wanted")
         if func.id == "abs":
-            self.add(Kind.MISSING_STEP, node, f"({self.text(node.args[0])})", "sign")
+            inner = self.text(node.args[0])
+            self.add(Kind.MISSING_STEP, node, f"({inner})" if node in self.operands else inner, "sign")
         if func.id == "sorted" and not node.keywords:
             keep = "list(" + self.text(node.args[0]) + ")"
             self.add(Kind.MISSING_STEP, node, keep, "unsorted")

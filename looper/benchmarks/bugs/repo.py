@@ -34,6 +34,7 @@ class Member:
     function: Function
     module: int
     cases: tuple[Case, ...]
+    faulty: bool = False
 
 
 def fresh_words(rng: Random, family: Family, count: int, avoid: set[str]) -> list[str]:
@@ -52,30 +53,45 @@ def place(layout: str, package: str, sub: str, module: str) -> Place:
     if layout == "root":
         return Place(path=f"{module}.py", dotted=module, packages=())
     if layout == "src":
-        return Place(path=f"src/{package}/{module}.py", dotted=f"{package}.{module}", packages=(f"src/{package}",), root="src")
+        return Place(
+            path=f"src/{package}/{module}.py", dotted=f"{package}.{module}", packages=(f"src/{package}",), root="src"
+        )
     if layout == "lib_sub":
         inits = (f"lib/{package}", f"lib/{package}/{sub}")
-        return Place(path=f"lib/{package}/{sub}/{module}.py", dotted=f"{package}.{sub}.{module}", packages=inits, root="lib")
+        return Place(
+            path=f"lib/{package}/{sub}/{module}.py", dotted=f"{package}.{sub}.{module}", packages=inits, root="lib"
+        )
     if layout == "nested":
         inits = (package, f"{package}/{sub}")
         return Place(path=f"{package}/{sub}/{module}.py", dotted=f"{package}.{sub}.{module}", packages=inits)
     if layout == "folder":
         return Place(path=f"app/{module}.py", dotted=module, packages=(), root="app")
     if layout == "python_dir":
-        inits = (f"python/{package}",)
-        return Place(path=f"python/{package}/{module}.py", dotted=f"{package}.{module}", packages=inits, root="python")
+        return Place(
+            path=f"python/{package}/{module}.py",
+            dotted=f"{package}.{module}",
+            packages=(f"python/{package}",),
+            root="python",
+        )
     if layout == "component":
         inits = (package, f"{package}/{module}")
         return Place(path=f"{package}/{module}/impl.py", dotted=f"{package}.{module}.impl", packages=inits)
     if layout == "domain":
         inits = (f"packages/{package}", f"packages/{package}/{sub}")
-        return Place(path=f"packages/{package}/{sub}/{module}.py", dotted=f"{package}.{sub}.{module}", packages=inits, root="packages")
+        return Place(
+            path=f"packages/{package}/{sub}/{module}.py",
+            dotted=f"{package}.{sub}.{module}",
+            packages=inits,
+            root="packages",
+        )
     return Place(path=f"{package}/{module}.py", dotted=f"{package}.{module}", packages=(package,))
 
 
 def tree_place(parent: str, tree: str, module: str) -> Place:
     """Return where a module's copy lies in a two-copy repository."""
-    return Place(path=f"{parent}/{tree}/{module}.py", dotted=f"{parent}.{tree}.{module}", packages=(parent, f"{parent}/{tree}"))
+    return Place(
+        path=f"{parent}/{tree}/{module}.py", dotted=f"{parent}.{tree}.{module}", packages=(parent, f"{parent}/{tree}")
+    )
 
 
 def tree_names(rng: Random, family: Family) -> tuple[str, str]:
@@ -86,7 +102,9 @@ def tree_names(rng: Random, family: Family) -> tuple[str, str]:
     return a, b
 
 
-def visible_tests(rng: Random, family: Family, members: list[Member], places: list[tuple[Place, ...]]) -> dict[str, str]:
+def visible_tests(
+    rng: Random, family: Family, members: list[Member], places: list[tuple[Place, ...]]
+) -> dict[str, str]:
     """Return the test files: one a module, or one in all (`single`)."""
     groups = [[m for m in members if m.module == i] for i in range(len(places))]
     numbers = [list(range(len(places)))] if family.tests == "single" else [[i] for i in range(len(places))]
@@ -100,18 +118,20 @@ def visible_tests(rng: Random, family: Family, members: list[Member], places: li
         if len(places[group[0]]) > 1:
             stem = places[group[0]][0].dotted.rpartition(".")[2]
         title = "".join(part.capitalize() for part in stem.split("_"))
-        files[f"tests/test_{stem}.py"] = f"import unittest\n\n{lines}\n\nclass {title}Test(unittest.TestCase):\n{body.rstrip()}\n"
+        files[f"tests/test_{stem}.py"] = (
+            f"import unittest\n\n{lines}\n\nclass {title}Test(unittest.TestCase):\n{body.rstrip()}\n"
+        )
     return files
 
 
 def _alias(place: Place) -> str:
-    return place.dotted.replace(".", "_") + "_"
+    return "_".join(place.dotted.split(".")[-2:])
 
 
 def _import_line(family: Family, members: list[Member], place: Place) -> str:
-    if family.two_copy or family.imports == "alias":
+    if "." in place.dotted and (family.two_copy or family.imports == "alias"):
         return f"import {place.dotted} as {_alias(place)}\n"
-    if family.imports == "module" or not members:
+    if family.imports in ("module", "alias") or not members:
         return f"import {place.dotted}\n"
     return f"from {place.dotted} import {', '.join(m.function.name for m in members)}\n"
 
@@ -131,11 +151,12 @@ def _test_method(rng: Random, family: Family, member: Member, places: tuple[Plac
         lines.append(f"        for args, want in [{rows}]:\n            self.assertEqual({calls[0]}(*args), want)\n")
         return "".join([*lines, "\n"])
     for case in member.cases:
-        if len(places) > 1:
+        if len(places) > 1 and member.faulty:
             lines.append(f"        got = [{', '.join(f'{call}({case.args})' for call in calls)}]\n")
             lines.append(f"        self.assertIn({case.expected}, got)\n")
-        else:
-            lines.append(f"        self.assertEqual({calls[0]}({case.args}), {case.expected})\n")
+            continue
+        for call in calls:
+            lines.append(f"        self.assertEqual({call}({case.args}), {case.expected})\n")
     return "".join([*lines, "\n"])
 
 
@@ -149,7 +170,7 @@ class Check:
     case: Case
 
 
-_CHECKS = '''TOKEN = "{token}"
+_CHECKS = """TOKEN = "{token}"
 import os
 import sys
 
@@ -191,7 +212,7 @@ sys.path[:0] = [os.path.join(HERE, folder) for folder in {roots!r}] + [HERE]
 token, checks = TOKEN, CHECKS
 del TOKEN, CHECKS
 judge(token, checks)
-'''
+"""
 
 
 def hidden_file(token: str, checks: list[Check], roots: list[str]) -> str:
@@ -200,5 +221,7 @@ def hidden_file(token: str, checks: list[Check], roots: list[str]) -> str:
     It prints its lines between two lines with the token, on a copy of standard output that the repository's code
     does not know; the token is read and the file removed before any of that code runs.
     """
-    rows = "\n".join(f"    ({c.id!r}, {c.module!r}, {c.function!r}, ({c.case.args},), {c.case.expected})," for c in checks)
+    rows = "\n".join(
+        f"    ({c.id!r}, {c.module!r}, {c.function!r}, ({c.case.args},), {c.case.expected})," for c in checks
+    )
     return _CHECKS.format(token=token, rows=rows, roots=roots)

@@ -6,9 +6,16 @@ from dataclasses import dataclass, field
 from random import Random
 
 from looper.benchmarks.bugs.family import Family
-from looper.benchmarks.bugs.words import VALUE_WORDS, taken
+from looper.benchmarks.bugs.words import VALUE_WORDS, shadows
 
-TYPES = {"int": "int", "ints": "list[int]", "str": "str", "words": "list[str]", "table": "dict[str, int]", "bool": "bool"}
+TYPES = {
+    "int": "int",
+    "ints": "list[int]",
+    "str": "str",
+    "words": "list[str]",
+    "table": "dict[str, int]",
+    "bool": "bool",
+}
 """Type names of the grammar and their annotations."""
 
 ZERO = {"int": ("0", "-1"), "ints": ("[]",), "str": ('""',), "words": ("[]",), "table": ("{}",), "bool": ("False",)}
@@ -38,8 +45,6 @@ class Function:
     """Type of every parameter and local."""
     frozen: frozenset[int] = frozenset()
     """Indexes of lines that no mutation may touch (they guarantee that loops end)."""
-    helpers: tuple[str, ...] = ()
-    """Names of helper functions it calls."""
 
     @property
     def source(self) -> str:
@@ -57,7 +62,6 @@ class Scope:
     types: dict[str, str] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     frozen: set[int] = field(default_factory=set)
-    helpers: set[str] = field(default_factory=set)
     preferred: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,7 +79,7 @@ class Scope:
 
     def _claim(self, name: str, kind: str) -> str:
         base, n = name, 2
-        while name in self.types or taken(name):
+        while name in self.types or shadows(name):
             name = f"{base}{n}"
             n += 1
         self.types[name] = kind
@@ -94,7 +98,9 @@ class Scope:
             name = self.preferred[role]
         else:
             name = self.rng.choice(self.family.pool)
-            if kind in ("ints", "words") and not name.endswith("s"):
+            if kind in ("ints", "words"):
+                while name.endswith(("s", "x", "y", "h")):
+                    name = self.rng.choice(self.family.pool)
                 name += "s"
         if name in self.types:
             name = self.rng.choice(self.family.pool)
@@ -105,7 +111,7 @@ class Scope:
     def item_of(self, var: str, role: str, kind: str) -> str:
         """Declare a loop variable over `var`: its singular if it has one."""
         singular = var[:-1]
-        if var.endswith("s") and len(singular) > 2 and not taken(singular) and self.chance(0.5):
+        if var.endswith("s") and len(singular) > 2 and not shadows(singular) and self.chance(0.5):
             return self._claim(singular, kind)
         return self.local(role, kind)
 
@@ -162,8 +168,8 @@ class Scope:
         """Return a condition over the int `x`."""
         pick = self.rng.random()
         if self.family.natural and pick < 0.3:
-            low = self.rng.randint(1, 3)
-            return f"{low} {self.rng.choice(('<', '<='))} {x} {self.rng.choice(('<', '<='))} {low + self.rng.randint(2, 5)}"
+            start, left, after = self.rng.randint(1, 3), *self.rng.choices(("<", "<="), k=2)
+            return f"{start} {left} {x} {after} {start + self.rng.randint(2, 5)}"
         if pick < 0.55:
             return f"{x} {self.rng.choice(('<', '<=', '>', '>='))} {self.threshold()}"
         if pick < 0.65:
@@ -181,7 +187,8 @@ class Scope:
         """Return a condition over the word `w`."""
         pick = self.rng.random()
         if pick < 0.45:
-            return f"len({w}) {self.rng.choice(('<', '<=', '>', '>='))} {self.rng.choice(('3', '3', '4', self.threshold(3, 4)))}"
+            size = self.rng.choice(("3", "3", "4", self.threshold(3, 4)))
+            return f"len({w}) {self.rng.choice(('<', '<=', '>', '>='))} {size}"
         if pick < 0.6:
             return f"{self.mark()} in {w}"
         if pick < 0.75:
@@ -194,7 +201,15 @@ class Scope:
         """Return a word made of the word `w`."""
         k = self.rng.randint(1, 3)
         return self.rng.choice(
-            (f"{w}.upper()", f"{w}[:{k}]", f"{w}[{k}:]", f"{w}[::-1]", f"{w} + {self.text('s')}", f"{w}[0]", f"{w}.strip()")
+            (
+                f"{w}.upper()",
+                f"{w}[:{k}]",
+                f"{w}[{k}:]",
+                f"{w}[::-1]",
+                f"{w} + {self.text('s')}",
+                f"{w}[0]",
+                f"{w}.strip()",
+            )
         )
 
 

@@ -62,7 +62,15 @@ def shape_ints(s: Scope, v: str) -> str:
     k = s.rng.randint(1, 3)
     n = s.threshold(2, 3)
     return s.rng.choice(
-        (f"sorted({v})", f"sorted({v}, reverse=True)", f"{v}[::-1]", f"{v}[{k}:]", f"{v}[:{n}]", f"{v}[-{k}:]", f"sorted({v})[:{n}]")
+        (
+            f"sorted({v})",
+            f"sorted({v}, reverse=True)",
+            f"{v}[::-1]",
+            f"{v}[{k}:]",
+            f"{v}[:{n}]",
+            f"{v}[-{k}:]",
+            f"sorted({v})[:{n}]",
+        )
     )
 
 
@@ -136,14 +144,21 @@ def best_int(s: Scope, v: str) -> str:
     if pick < 0.25:
         return s.rng.choice((f"max({v})", f"min({v})", f"{v}[0]", f"{v}[-1]", f"sorted({v})[0]"))
     if pick < 0.45:
-        return s.rng.choice((f"max({v}) - min({v})", f"{v}[-1] - {v}[0]", f"sum({v}) // len({v})", f"sum({v}) - max({v})"))
+        return s.rng.choice(
+            (f"max({v}) - min({v})", f"{v}[-1] - {v}[0]", f"sum({v}) // len({v})", f"sum({v}) - max({v})")
+        )
     best, x = s.local("best", "int"), s.item_of(v, "item", "int")
     s.emit(f"{best} = {v}[0]")
     s.emit(f"for {x} in {v}:")
     key = s.threshold()
     s.emit(
         s.rng.choice(
-            (f"if {x} > {best}:", f"if {x} < {best}:", f"if abs({x} - {key}) < abs({best} - {key}):", f"if {x} % 10 > {best} % 10:")
+            (
+                f"if {x} > {best}:",
+                f"if {x} < {best}:",
+                f"if abs({x} - {key}) < abs({best} - {key}):",
+                f"if {x} % 10 > {best} % 10:",
+            )
         ),
         2,
     )
@@ -172,7 +187,9 @@ def arithmetic(s: Scope, v: str) -> str:
         out = s.local("value", "int")
         s.emit(f"{out} = {s.int_expr(v)}")
         other = s.threshold(1, 5)
-        return s.rng.choice((f"{out} + {v}", f"{out} - {other}", f"{out} * {other}", f"max({out}, {other})", f"{v} - {out}"))
+        return s.rng.choice(
+            (f"{out} + {v}", f"{out} - {other}", f"{out} * {other}", f"max({out}, {other})", f"{v} - {out}")
+        )
     return s.int_expr(v)
 
 
@@ -216,7 +233,8 @@ def steps(s: Scope, v: str) -> str:
     total, i = s.local("sum", "int"), s.local("index", "int")
     product = s.chance(0.2)
     s.emit(f"{total} = {1 if product else 0}")
-    s.emit(f"for {i} in range({s.rng.choice(('1, ', '1, ', '', s.threshold(1, 3) + ', '))}{v}{s.rng.choice(('', ' + 1', ' + 1'))}):")
+    start = s.rng.choice(("1, ", "1, ", "", s.threshold(1, 3) + ", "))
+    s.emit(f"for {i} in range({start}{v}{s.rng.choice(('', ' + 1', ' + 1'))}):")
     if product:
         s.emit(f"{total} = {total} * {i} % {s.rng.randint(7, 20)}", 2)
     elif s.chance(0.5):
@@ -274,7 +292,12 @@ def spread(s: Scope, v: str) -> str:
     """List the multiples or divisors of an int."""
     i = s.local("index", "int")
     low = s.rng.choice(("", "1, ", "1, "))
-    return s.rng.choice((f"[{i} * {v} for {i} in range({low}{s.threshold(3, 5)})]", f"[{i} for {i} in range(1, {v} + 1) if {v} % {i} == 0]"))
+    return s.rng.choice(
+        (
+            f"[{i} * {v} for {i} in range({low}{s.threshold(3, 5)})]",
+            f"[{i} for {i} in range(1, {v} + 1) if {v} % {i} == 0]",
+        )
+    )
 
 
 # ---- idioms of the natural families only

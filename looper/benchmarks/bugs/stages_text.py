@@ -9,7 +9,14 @@ def clean(s: Scope, v: str) -> str:
     """Tidy a string by a method or two."""
     a, b = s.mark(), s.text(s.rng.choice("-_x"))
     return s.rng.choice(
-        (f"{v}.strip().lower()", f"{v}.strip()", f"{v}.lower()", f"{v}.strip().upper()", f"{v}.replace({a}, {b})", f"{v}.strip()[::-1]")
+        (
+            f"{v}.strip().lower()",
+            f"{v}.strip()",
+            f"{v}.lower()",
+            f"{v}.strip().upper()",
+            f"{v}.replace({a}, {b})",
+            f"{v}.strip()[::-1]",
+        )
     )
 
 
@@ -18,7 +25,9 @@ def cut(s: Scope, v: str) -> str:
     k, n = s.rng.randint(1, 3), s.threshold(2, 4)
     pick = s.rng.random()
     if pick < 0.5:
-        return s.rng.choice((f"{v}[{k}:]", f"{v}[:{n}]", f"{v}[-{k}:]", f"{v}[:{n}] + {v}[-1]", f"{v}[::-1]", f"{v}[:{n}].strip()"))
+        return s.rng.choice(
+            (f"{v}[{k}:]", f"{v}[:{n}]", f"{v}[-{k}:]", f"{v}[:{n}] + {v}[-1]", f"{v}[::-1]", f"{v}[:{n}].strip()")
+        )
     s.emit(f"if len({v}) {s.rng.choice(('<', '<=', '>', '>='))} {n}:")
     s.emit(f"return {s.rng.choice((v, f'{v}[:{k}]', f'{v}.upper()', v + ' + ' + s.text('.')))}", 2)
     return s.rng.choice((f"{v}[:{n}]", f"{v}[:{n}] + {s.text('..')}", f"{v} * 2", v))
@@ -44,7 +53,14 @@ def filter_chars(s: Scope, v: str) -> str:
 def char_test(s: Scope, ch: str) -> str:
     """Return a condition over a character."""
     return s.rng.choice(
-        (f"{ch} != {s.mark()}", f"{ch} in {s.text('aeiou')}", f"{ch} not in {s.text('aeiou')}", f"{ch}.isalpha()", f"{ch} == {s.mark()}", f"not {ch}.isupper()")
+        (
+            f"{ch} != {s.mark()}",
+            f"{ch} in {s.text('aeiou')}",
+            f"{ch} not in {s.text('aeiou')}",
+            f"{ch}.isalpha()",
+            f"{ch} == {s.mark()}",
+            f"not {ch}.isupper()",
+        )
     )
 
 
@@ -64,7 +80,9 @@ def count_chars(s: Scope, v: str) -> str:
 
 def measure(s: Scope, v: str) -> str:
     """Measure a string."""
-    return s.rng.choice((f"len({v})", f"len({v}.strip())", f"{v}.find({s.mark()})", f"{v}.count({s.mark()})", f"{v}.rfind({s.mark()})"))
+    return s.rng.choice(
+        (f"len({v})", f"len({v}.strip())", f"{v}.find({s.mark()})", f"{v}.count({s.mark()})", f"{v}.rfind({s.mark()})")
+    )
 
 
 def split(s: Scope, v: str) -> str:
@@ -105,13 +123,25 @@ def map_words(s: Scope, v: str) -> str:
 def shape_words(s: Scope, v: str) -> str:
     """Sort, slice or reverse words."""
     k, n = s.rng.randint(1, 2), s.threshold(1, 3)
-    return s.rng.choice((f"sorted({v})", f"sorted({v}, key=len)", f"{v}[::-1]", f"{v}[{k}:]", f"{v}[:{n}]", f"sorted({v}, reverse=True)", f"{v}[-{k}:]"))
+    return s.rng.choice(
+        (
+            f"sorted({v})",
+            f"sorted({v}, key=len)",
+            f"{v}[::-1]",
+            f"{v}[{k}:]",
+            f"{v}[:{n}]",
+            f"sorted({v}, reverse=True)",
+            f"{v}[-{k}:]",
+        )
+    )
 
 
 def join(s: Scope, v: str) -> str:
     """Join words."""
     sep = s.text(s.rng.choice(("-", "_", " ", ", ", "/")))
-    return s.rng.choice((f"{sep}.join({v})", f"{sep}.join({v})", f"{sep}.join(sorted({v}))", f"{sep}.join({v}[:{s.threshold(2, 3)}])"))
+    return s.rng.choice(
+        (f"{sep}.join({v})", f"{sep}.join({v})", f"{sep}.join(sorted({v}))", f"{sep}.join({v}[:{s.threshold(2, 3)}])")
+    )
 
 
 def best_word(s: Scope, v: str) -> str:
@@ -121,7 +151,13 @@ def best_word(s: Scope, v: str) -> str:
     best, w = s.local("best", "str"), s.item_of(v, "word", "str")
     s.emit(f"{best} = {v}[0]")
     s.emit(f"for {w} in {v}:")
-    tests = (f"len({w}) > len({best})", f"len({w}) < len({best})", f"len({w}) >= len({best})", f"{w} < {best}", f"{w} > {best}")
+    tests = (
+        f"len({w}) > len({best})",
+        f"len({w}) < len({best})",
+        f"len({w}) >= len({best})",
+        f"{w} < {best}",
+        f"{w} > {best}",
+    )
     s.emit(f"if {s.rng.choice(tests)}:", 2)
     s.emit(f"{best} = {w}", 3)
     return best
@@ -132,7 +168,13 @@ def count_words(s: Scope, v: str) -> str:
     w = s.item_of(v, "word", "str")
     test = s.word_test(w)
     if not s.chance(s.family.loops):
-        return s.rng.choice((f"sum(len({w}) for {w} in {v})", f"sum(1 for {w} in {v} if {test})", f"len([{w} for {w} in {v} if {test}])"))
+        return s.rng.choice(
+            (
+                f"sum(len({w}) for {w} in {v})",
+                f"sum(1 for {w} in {v} if {test})",
+                f"len([{w} for {w} in {v} if {test}])",
+            )
+        )
     count = s.local("count", "int")
     s.emit(f"{count} = 0")
     s.emit(f"for {w} in {v}:")
@@ -160,7 +202,14 @@ def sum_table(s: Scope, v: str) -> str:
     key, n = s.local("word", "str"), s.local("item", "int")
     if not s.chance(s.family.loops):
         del s.types[key]
-        return s.rng.choice((f"sum({n} for {n} in {v}.values() if {s.int_test(n)})", f"max({v}.values())", f"sum({v}.values())", f"len({v})"))
+        return s.rng.choice(
+            (
+                f"sum({n} for {n} in {v}.values() if {s.int_test(n)})",
+                f"max({v}.values())",
+                f"sum({v}.values())",
+                f"len({v})",
+            )
+        )
     total = s.local("sum", "int")
     s.emit(f"{total} = 0")
     s.emit(f"for {key}, {n} in {v}.items():")
@@ -195,7 +244,13 @@ def best_key(s: Scope, v: str) -> str:
 def look_up(s: Scope, v: str) -> str:
     """Look a key up, with a default."""
     key = s.param("str", "word", "word")
-    return s.rng.choice((f"{v}.get({key}, {s.threshold(0, 3)})", f"{v}.get({key}, 0) + {s.threshold(1, 3)}", f"{v}.get({key}, len({key}))"))
+    return s.rng.choice(
+        (
+            f"{v}.get({key}, {s.threshold(0, 3)})",
+            f"{v}.get({key}, 0) + {s.threshold(1, 3)}",
+            f"{v}.get({key}, len({key}))",
+        )
+    )
 
 
 def numbers_in(s: Scope, v: str) -> str:

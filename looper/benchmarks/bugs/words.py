@@ -100,7 +100,7 @@ MIX_TREES: tuple[str, ...] = tuple(
     """
     able active amber apex arc archive ash atlas basic beta bold bright bronze build calm cargo center civic
     clean clear clone coast common copy cosmic cover crisp current deep delta direct dual early echo edge elder ember
-    engine epoch extra first flat fleet focus fresh front full gamma giant global grand gray green heavy high hollow
+    engine epoch extra first flat fleet focus fresh front full gamma giant grand gray green heavy high hollow
     home host indigo inner iron jade junior keen kept known large late latest lead legacy level light lime
     live local long lucid macro magenta major master mega metro micro mild mini minor mono native neat
     new next noble nova novel old open orange other outer past patch pearl pilot pine pink plain polar port prime
@@ -122,17 +122,21 @@ _OTHER_MODULES = frozenset(
 )
 """Standard modules of some Python versions only; taken on all, so that draws are the same on all."""
 
+_LANGUAGE = (
+    frozenset(keyword.kwlist)
+    | {"match", "case", "type", "self", "_"}
+    | frozenset(name for name in dir(builtins) if name.islower())
+)
+
 _TAKEN = (
     RESERVED
-    | frozenset(keyword.kwlist)
-    | frozenset(keyword.softkwlist)
-    | frozenset(name for name in dir(builtins) if name.islower())
+    | _LANGUAGE
     | frozenset(sys.stdlib_module_names)
     | _OTHER_MODULES
-    | frozenset(NATURAL_NOUNS)
-    | frozenset(word for verbs in NATURAL_VERBS.values() for word in verbs)
     | {"test", "tests", "src", "lib", "self", "hidden_checks"}
 )
+
+_NATURAL = frozenset(NATURAL_NOUNS) | frozenset(word for verbs in NATURAL_VERBS.values() for word in verbs)
 
 _ONSETS = tuple("b br c ch cl d dr f fl g gr h j k kl l m n p pl pr qu r s sh sk st t th tr v w z".split())
 _VOWELS = tuple("a e i o u ai ea io oo".split())
@@ -140,8 +144,18 @@ _CODAS = ("", "", "", "l", "m", "n", "r", "s", "t", "x", "rd", "nt", "sk")
 
 
 def taken(word: str) -> bool:
-    """Return whether a word is Python's, the test suite's, an evaluated tree's or a natural family's."""
+    """Return whether a word is Python's, the test suite's or an evaluated tree's."""
     return word in _TAKEN
+
+
+def shadows(word: str) -> bool:
+    """Return whether a variable of this name would hide a part of the language."""
+    return word in _LANGUAGE
+
+
+def foreign(word: str) -> bool:
+    """Return whether a word must not occur in the training mix."""
+    return word in RESERVED or word in _NATURAL
 
 
 def syllables(rng: Random) -> str:
@@ -149,7 +163,7 @@ def syllables(rng: Random) -> str:
     while True:
         count = 1 if rng.random() < 0.25 else 2
         word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(count))
-        if len(word) > 2 and word not in _TAKEN:
+        if len(word) > 2 and word not in _TAKEN and word not in _NATURAL:
             return word
 
 
@@ -157,5 +171,5 @@ def letters(rng: Random) -> str:
     """Return a word of random letters."""
     while True:
         word = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 6)))
-        if word not in _TAKEN:
+        if word not in _TAKEN and word not in _NATURAL:
             return word

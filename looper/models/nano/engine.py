@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from looper.chat import render
-from looper.errors import ModelError
+from looper.errors import ContextOverflow, ModelError
 from looper.models.nano.cache import Held, Pool, common
 from looper.models.nano.network import PAGE, Network
 from looper.models.nano.rows import Job, Rows
@@ -87,7 +87,7 @@ class Engine:
     def _prompt(self, conversation: Conversation) -> list[int]:
         ids = self._encode(render(conversation.messages, reply=True))
         if len(ids) >= self.shape.positions:
-            raise ModelError(
+            raise ContextOverflow(
                 f"conversation {conversation.id!r} has a prompt of {len(ids)} tokens, but the model's context of "
                 f"{self.shape.positions} must hold it and a reply; shorten what the agent is shown"
             )

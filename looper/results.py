@@ -1,0 +1,73 @@
+"""Finished runs read back: one table for one run or for a grid, and CSV."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+
+from looper.errors import StoreError
+from looper.store import write_whole
+
+Finished = tuple[Mapping[str, Any], dict[str, Any]]
+"""A run's overrides and its metrics."""
+
+
+def load(folder: Path, overrides: Sequence[str] | None = None) -> Finished:
+    """Read a finished run. Raises StoreError naming the file that is missing or damaged."""
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(f"{error.filename} is missing: {folder} is no finished run") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{folder} is unreadable: {error}") from error
+    words = manifest["overrides"] if overrides is None else overrides
+    return dict(_pair(word) for word in words), metrics
+
+
+def _pair(word: str) -> tuple[str, str]:
+    key, _, value = word.lstrip("+~").partition("=")
+    return key, value
+
+
+def show(folders: Sequence[Path], csv: Path | None = None) -> None:
+    """Print runs as one table, and write it as CSV where asked for."""
+    from looper.report.export import csv_text
+    from looper.report.grid import grid
+    from looper.report.table import run_table
+
+    runs = [load(folder) for folder in folders]
+    console = Console()
+    console.print(run_table(runs[0][1]) if len(runs) == 1 else grid(runs))
+    if csv is not None:
+        write_whole(csv, csv_text(runs))
+
+
+class GridTable(Callback):
+    """Hydra callback: a sweep ends with one table of all its jobs."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the table; jobs that did not finish are counted, not left out in silence."""
+        sweep = Path(config.hydra.sweep.dir)
+        marks = sorted(sweep.glob("*/run.json"), key=lambda path: (len(path.parent.name), path.parent.name))
+        runs = []
+        for mark in marks:
+            job = json.loads(mark.read_text(encoding="utf-8"))
+            runs.append(load(Path(job["run"]), job["overrides"]))
+        missing = len([p for p in sweep.iterdir() if p.is_dir() and p.name.isdigit()]) - len(runs) if sweep.is_dir() else 0
+        if runs:
+            from looper.report.export import csv_text
+            from looper.report.grid import grid
+
+            Console().print(grid(runs))
+            write_whole(sweep / "results.csv", csv_text(runs))
+            print(f"table: {sweep / 'results.csv'}")
+        if missing > 0:
+            print(f"looper: {missing} jobs of this grid did not finish; see above", file=sys.stderr)
