@@ -37,7 +37,7 @@ def application(config: DictConfig) -> float | None:
     return float(headline["estimate"]) if headline else None
 
 
-def _guard(hydra_config: DictConfig) -> None:
+def _guard(hydra_config: Any) -> None:
     """Refuse what Hydra would silently ignore. Raises ConfigError."""
     params = OmegaConf.select(hydra_config, "sweeper.params")
     if params and hydra_config.mode != RunMode.MULTIRUN:

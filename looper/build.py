@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import importlib
 from enum import Enum
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -25,7 +25,9 @@ def build(node: DictConfig, where: str) -> Any:
     if not isinstance(target, str):
         raise ConfigError(f"{where} has no _target_: choose an option with {where}=NAME (python -m looper --help)")
     cls = _class(target, where)
-    values = {str(k): v for k, v in node.items() if k != "_target_"}
+    plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=False)
+    assert isinstance(plain, dict)
+    values = {str(k): v for k, v in plain.items() if k != "_target_"}
     return fill(cls, values, where)
 
 
@@ -36,7 +38,9 @@ def fill(cls: type[T], values: dict[str, Any], where: str) -> T:
         if key not in names:
             raise ConfigError(f"unknown key {where}.{key}{_suggest(key, names)}; it has: {', '.join(names)}")
     schema = OmegaConf.structured(cls)
-    for key, value in values.items():
+    kinds = get_type_hints(cls)
+    for key, given in values.items():
+        value = _named(kinds[key], given)
         try:
             schema = OmegaConf.merge(schema, {key: value})
         except OmegaConfBaseException as error:
@@ -66,10 +70,20 @@ def _class(target: str, where: str) -> type[Any]:
     return cls
 
 
+def _named(kind: Any, value: Any) -> Any:
+    """Return the names that OmegaConf wants for enum members given by value, in lists too."""
+    if isinstance(value, list):
+        inner = get_args(kind)
+        return [_named(inner[0], item) for item in value] if inner else value
+    if isinstance(kind, type) and issubclass(kind, Enum) and isinstance(value, str):
+        return next((member.name for member in kind if value in (member.value, member.name)), value)
+    return value
+
+
 def _bad_value(cls: type[Any], key: str, value: Any, where: str, error: Exception) -> str:
     kind = get_type_hints(cls).get(key)
     if isinstance(kind, type) and issubclass(kind, Enum):
-        allowed = [member.name for member in kind]
+        allowed = [str(member.value) for member in kind]
         return f"{where}.{key}={value!r} is unknown{_suggest(str(value), allowed)}; choose one of {', '.join(allowed)}"
     name = getattr(kind, "__name__", str(kind))
     detail = str(error).split("\n", 1)[0]

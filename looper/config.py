@@ -41,8 +41,8 @@ class Settings:
     """Tries at each train task."""
     temperature: float = 1.0
     """Temperature of the tries at train tasks; held-out tasks are always tried once, greedily."""
-    placebo: bool = False
-    """Also train and probe an adapter on as many sessions of unlearnable tasks."""
+    placebo: bool | None = None
+    """Also train and probe an adapter on as many sessions of unlearnable tasks; null: if the benchmark has them."""
     parallel: int = 16
     """Sessions under way at once; changes speed only."""
     out: str = "outputs"
@@ -71,10 +71,10 @@ class Experiment:
 
 def read(config: DictConfig) -> Experiment:
     """Validate a composed configuration and build its parts. Raises ConfigError."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    if not isinstance(plain, dict):
+    container = OmegaConf.to_container(config, resolve=True)
+    if not isinstance(container, dict):
         raise ConfigError("the configuration is not a mapping")
-    plain = {str(k): v for k, v in plain.items() if k != "hydra"}
+    plain: dict[str, Any] = {str(k): v for k, v in container.items() if k != "hydra"}
     known = {*PARTS, "trackers", *Settings.__dataclass_fields__}
     for key in plain:
         if key not in known:

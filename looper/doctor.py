@@ -13,13 +13,7 @@ from dataclasses import dataclass
 
 from looper.workspaces.local import probe_levels
 
-OPTIONAL = {
-    "mlx_lm": "mlx",
-    "wandb": "wandb",
-    "tensorboard": "tensorboard",
-    "datasets": "datasets",
-    "ray": "ray",
-}
+OPTIONAL = {"uv": "swe"}
 """Optional packages: module -> the extra that installs it, where the installed looper has such an extra."""
 
 _GIB = 1 << 30
@@ -33,6 +27,8 @@ class Finding:
     ok: bool
     text: str
     """What was found; where it is missing, what to do."""
+    needed: bool = True
+    """Whether looper cannot work without it."""
 
 
 def doctor() -> list[Finding]:
@@ -57,7 +53,7 @@ def _git() -> Finding:
 
 def _sandboxes() -> list[Finding]:
     return [
-        Finding(name=f"workspace={level}", ok=not reason, text=reason or "works")
+        Finding(name=f"workspace={level}", ok=not reason, text=reason or "works", needed=level == "rlimits")
         for level, reason in probe_levels().items()
     ]
 
@@ -69,9 +65,9 @@ def _devices() -> list[Finding]:
 
     cuda = torch.cuda.is_available()
     text = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if cuda else "no device"
-    found.append(Finding(name="cuda", ok=cuda, text=text))
+    found.append(Finding(name="cuda", ok=cuda, text=text, needed=False))
     mps = torch.backends.mps.is_available()
-    found.append(Finding(name="mps", ok=mps, text="Apple GPU" if mps else "no device"))
+    found.append(Finding(name="mps", ok=mps, text="Apple GPU" if mps else "no device", needed=False))
     return found
 
 
@@ -80,7 +76,7 @@ def _packages() -> list[Finding]:
     for module, extra in OPTIONAL.items():
         there = importlib.util.find_spec(module) is not None
         how = "present" if there else f"absent; pip install '.[{extra}]'"
-        out.append(Finding(name=module, ok=there, text=how))
+        out.append(Finding(name=module, ok=there, text=how, needed=False))
     return out
 
 
@@ -90,3 +86,16 @@ def _disk() -> Finding:
     text = ", ".join(f"{name}: {gib:.0f} GiB free" for name, gib in free.items())
     low = [name for name, gib in free.items() if gib < 2]
     return Finding(name="disk", ok=not low, text=f"{text}; a run wants 2 GiB" if low else text)
+
+
+def print_findings() -> None:
+    """Print the findings as a table; what is needed and missing is marked."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in doctor():
+        mark = "yes" if finding.ok else ("MISSING" if finding.needed else "no")
+        table.add_row(mark, finding.name, Text(finding.text))
+    Console().print(table)

@@ -54,6 +54,8 @@ def _carry_out(experiment: Experiment, folder: Path, overrides: list[str]) -> di
         f"run {experiment.run_id}: sandbox {facts['sandbox']}, model {facts['model']}, results in {folder}",
         file=sys.stderr,
     )
+    for level, why in facts["stronger_sandboxes"].items():
+        print(f"sandbox {level} cannot be had: {why}", file=sys.stderr)
     write_json(folder / "manifest.json", facts)
     tracker = Guarded(**{name: part.open(folder) for name, part in experiment.trackers.items()})
     tracker.event("start", facts)
@@ -95,6 +97,7 @@ def _facts(experiment: Experiment, overrides: list[str]) -> dict[str, Any]:
         "seed": experiment.settings.seed,
         "model": experiment.parts["model"].id,
         "sandbox": experiment.parts["workspace"].level,
+        "stronger_sandboxes": dict(experiment.parts["workspace"].reasons),
         "git": _commit(),
         "overrides": overrides,
         "config": experiment.config,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +56,11 @@ class Workspace(Protocol):
     @property
     def level(self) -> str:
         """Isolation in force: bubblewrap, landlock or rlimits."""
+        ...
+
+    @property
+    def reasons(self) -> Mapping[str, str]:
+        """Why each stronger level cannot be had."""
         ...
 
 
@@ -188,10 +193,25 @@ class Trainer(Protocol):
 class Lab(Protocol):
     """What a strategy may use; made by the run."""
 
-    trainer: Trainer
-    model_path: Path
-    model_id: str
-    seed: int
+    @property
+    def trainer(self) -> Trainer:
+        """What fits adapters."""
+        ...
+
+    @property
+    def model_path(self) -> Path:
+        """Folder of the base model's weights. Raises ModelError for a model that cannot be trained."""
+        ...
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the base model."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        ...
 
     def out(self, name: str) -> Path:
         """Return a folder for an artefact of this learning step."""

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from looper.agents.loop import Agent
-from looper.errors import ConfigError, TrainingError
+from looper.errors import ConfigError, ModelError, TrainingError
 from looper.metrics.leakage import measure
 from looper.metrics.outcomes import TRAIN, Outcome
 from looper.metrics.summary import ADAPTED, BASE, PLACEBO, summarise
@@ -54,7 +54,7 @@ class Plan:
     seed: int
     attempts: int
     temperature: float
-    placebo: bool
+    placebo: bool | None
     parallel: int
     identity: str
     """Digest of what decides learning besides the examples: strategy and trainer."""
@@ -65,10 +65,17 @@ class LearningLab:
     """What a strategy works with; its folders are content-addressed, so that finished training is reused."""
 
     trainer: Trainer
-    model_path: Path
+    weights: Path | None
     model_id: str
     seed: int
     root: Path
+
+    @property
+    def model_path(self) -> Path:
+        """Folder of the base model's weights. Raises ModelError for a model that cannot be trained here."""
+        if self.weights is None:
+            raise ModelError(f"{self.model_id} cannot be trained here: choose strategy=none, or a model with weights")
+        return self.weights
 
     def out(self, name: str) -> Path:
         """Return the folder of one artefact."""
@@ -106,10 +113,18 @@ class Run:
         leaks = {t.id: measure(t.issue, t.gold).score if t.gold else None for t in tasks}
         skills = dict.fromkeys(worlds, Skill())
         self._probe(BASE, 0, stages, skills, leaks)
+        if not any(stage.train for part in stages.values() for stage in part):
+            return summarise(self.outcomes, primary=tasks[0].family, learning=self.learning)
         own = self._learn(ADAPTED, stages, stages, skills, leaks, {})
-        if self.plan.placebo and own:
+        if own and self._wants_placebo():
             self._learn(PLACEBO, stages, self._placebo_stages(stages), skills, leaks, own)
         return summarise(self.outcomes, primary=tasks[0].family, learning=self.learning)
+
+    def _wants_placebo(self) -> bool:
+        """Decide on the placebo arm; unless told, it is run where the benchmark has tasks for it."""
+        if self.plan.placebo is None:
+            return bool(self.parts.benchmark.placebo(self.plan.seed))
+        return self.plan.placebo
 
     def _stages(self, tasks: Iterable[Task], world: str) -> Sequence[Stage]:
         return self.parts.curriculum.stages([t for t in tasks if t.world in ("", world)], self.plan.seed)
@@ -175,7 +190,7 @@ class Run:
         root = digest_of([model.id, skill.digest, self.plan.identity, self.plan.seed, [digest_of(e) for e in examples]])
         lab = LearningLab(
             trainer=self.parts.trainer,
-            model_path=model.weights or Path(),
+            weights=model.weights,
             model_id=model.id,
             seed=self.plan.seed,
             root=self.store.folder("adapters", root),

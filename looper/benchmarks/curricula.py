@@ -34,16 +34,16 @@ class Split:
     """
 
     train: int = 40
-    """Distinct tasks to work on."""
+    """Distinct tasks to work on; 0 only evaluates."""
     held_out: int = 100
     """Distinct tasks of the primary family never worked on; 0 takes all the rest."""
     order: Order = Order.first_last
     """How the distinct tasks are dealt."""
 
     def __post_init__(self) -> None:
-        """Refuse a split with an empty half."""
-        if self.train < 1 or self.held_out < 0:
-            raise ValueError(f"train={self.train} must be at least 1, held_out={self.held_out} at least 0")
+        """Refuse negative numbers."""
+        if self.train < 0 or self.held_out < 0:
+            raise ValueError(f"train={self.train} and held_out={self.held_out} must be at least 0")
 
     def stages(self, tasks: Sequence[Task], seed: int) -> Sequence[Stage]:
         """Return the one stage. Raises ConfigError if there are too few tasks."""

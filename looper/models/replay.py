@@ -66,6 +66,11 @@ class Replay:
         """Identity: a digest of the recorded replies."""
         return f"replay-{digest_of({key: list(replies) for key, replies in self._rows.items()})[:12]}"
 
+    @property
+    def weights(self) -> None:
+        """A recording cannot be trained."""
+        return None
+
     def tokens(self, text: str) -> int:
         """Estimate the tokens of a text: four characters each."""
         return -(-len(text) // 4)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 from looper.errors import SandboxError
 from looper.workspaces import seccomp
@@ -30,6 +31,7 @@ NAMESPACES = (
     "--unshare-user --uid 1000 --gid 1000 --unshare-ipc --unshare-pid --unshare-net --unshare-uts "
     "--unshare-cgroup-try --die-with-parent --new-session --cap-drop ALL --hostname box"
 ).split()
+_FIRST_TO_GO = "echo 1000 2>/dev/null >/proc/self/oom_score_adj"  # should memory run out
 _OWN_ETC = {
     "passwd": "root:x:0:0::/:/bin/false\nagent:x:1000:1000::/tmp:/bin/bash\n",
     "group": "root:x:0:\nagent:x:1000:\n",
@@ -73,18 +75,27 @@ class Bubblewrap:
             (etc / name).chmod(0o644)
         self._system = _system(etc)
         self._pythons: dict[Interpreter, tuple[list[str], str]] = {}
+        self._guard = Lock()
 
     def launch(self, place: Place, python: Interpreter, command: str, seconds: float) -> Launch:
         """Return how to run a shell command in a box."""
-        if python not in self._pythons:
-            self._pythons[python] = self._python(python)
+        with self._guard:
+            if python not in self._pythons:
+                self._pythons[python] = self._python(python)
         seen, path = self._pythons[python]
         argv = [*self._start, *self._system, "--bind", str(place.shared), "/dev/shm", "--remount-ro", "/dev"]
         argv += ["--bind", str(place.tmp), "/tmp", "--bind", str(place.root), "/repo", *seen]
         argv += ["--remount-ro", "/", "--chdir", "/repo", "--info-fd", "{info}"]
         if self._inputs:
             argv += ["--seccomp", "{0}"]
-        argv += ["--", "/bin/bash", "-c", f'{self._ulimit(seconds)} || exit 125\neval "$1"', "bash", command]
+        argv += [
+            "--",
+            "/bin/bash",
+            "-c",
+            f'{_FIRST_TO_GO}; {self._ulimit(seconds)} || exit 125; eval "$1"',
+            "bash",
+            command,
+        ]
         env = environment("/tmp", path)
         return Launch(argv=argv, env=env, inputs=self._inputs, reports_child=True)
 
@@ -122,7 +133,8 @@ class Bubblewrap:
             argv += ["--ro-bind", str(base / python.program.relative_to(python.base)), f"/python/bin/{name}"]
             for library in sorted((python.base / "lib").glob("libpython*.so.*")):  # found by its path of old
                 argv += ["--ro-bind", str(base / "lib" / library.name), str(library)]
-            argv += ["--tmpfs", f"/python/lib/python{python.version}/site-packages"]
+            packages = f"/python/lib/python{python.version}/site-packages"
+            argv += ["--tmpfs", packages, "--remount-ro", packages]
             target = name
         names = {"python", "python3"} - {target}
         for name in sorted(names):

@@ -14,6 +14,7 @@ import py_compile
 import signal
 import sys
 from pathlib import Path
+from threading import Lock
 
 from looper.errors import SandboxError
 from looper.workspaces import launcher, seccomp
@@ -51,11 +52,13 @@ class Confined:
         if scratch.owner is not None and scratch.reachable(own) is None:
             scratch.owner = None
         self._pythons: dict[Interpreter, tuple[Path, Path]] = {}
+        self._guard = Lock()
 
     def launch(self, place: Place, python: Interpreter, command: str, seconds: float) -> Launch:
         """Return how to run a shell command in a box."""
-        if python not in self._pythons:
-            self._pythons[python] = self._python(python)
+        with self._guard:
+            if python not in self._pythons:
+                self._pythons[python] = self._python(python)
         base, bins = self._pythons[python]
         path = [*([str(python.executable.parent)] if python.given else []), str(bins), "/usr/local/bin:/usr/bin:/bin"]
         env = environment(str(place.tmp), ":".join(path))

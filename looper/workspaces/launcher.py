@@ -89,6 +89,9 @@ def filter_calls(program: bytes) -> None:
 def become(spec: "dict[str, object]") -> None:
     """Turn into the command: limits, user, rules, filter, exec."""
     os.setsid()
+    if LINUX:  # should memory run out, these processes are the first to go
+        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+            file.write("1000")
     rules = spec["rules"]
     allowed = ruleset(rules) if isinstance(rules, list) else -1
     limits = spec["limits"]
@@ -135,8 +138,12 @@ def descendants() -> "list[int]":
     return out
 
 
-def end_all(seconds: float = 4.0) -> None:
+def end_all(child: int, seconds: float = 4.0) -> None:
     """Kill everything that the command started, until nothing is left."""
+    try:
+        os.killpg(child, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass  # the group has ended, or it has not begun: the child is found below
     until = time.monotonic() + seconds
     while LINUX and time.monotonic() < until:
         for pid in descendants():
@@ -171,7 +178,7 @@ def main() -> None:
         os._exit(126)
 
     def stop(*_: object) -> None:
-        end_all()
+        end_all(child)
         os._exit(143)
 
     signal.signal(signal.SIGTERM, stop)
@@ -180,7 +187,7 @@ def main() -> None:
     os.dup2(null, 2)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     _, status = os.waitpid(child, 0)
-    end_all()
+    end_all(child)
     code = os.waitstatus_to_exitcode(status)
     os._exit(128 - code if code < 0 else code)
 

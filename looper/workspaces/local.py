@@ -24,7 +24,7 @@ from looper.workspaces.scratch import Scratch, delete, unmount
 from looper.workspaces.tree import Tree
 
 ORDER = (Level.bubblewrap, Level.landlock, Level.rlimits)
-_PROBE = "test -w . && ! test -e /root/.ssh && git --version && python -c 'print(6 * 7)'"
+_PROBE = "test -w . && git --version && python -c 'print(6 * 7)'"
 _COMMAND_LIMIT = 100_000
 
 
@@ -84,11 +84,13 @@ def _split(outcome: process.Outcome) -> tuple[bytes, bytes]:
 def _size(place: Place) -> int:
     """Return the bytes on disk of everything in a box."""
     total = 0
-    for start in (place.root, place.tmp, place.shared):
-        for here, folders, files in os.walk(start):
-            for name in (*folders, *files):
-                with contextlib.suppress(FileNotFoundError):
-                    total += Path(here, name).lstat().st_blocks * 512 + 256
+    todo = [str(place.root), str(place.tmp), str(place.shared)]
+    while todo:
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as rows:  # gone, locked or too deep to name
+            for row in rows:
+                total += row.stat(follow_symlinks=False).st_blocks * 512 + 256
+                if row.is_dir(follow_symlinks=False):
+                    todo.append(row.path)
     return total
 
 
@@ -147,25 +149,30 @@ class Yard:
         base = self.bases.take(source)
         folder = self.scratch.root / "boxes" / f"{next(self._numbers)}-{os.urandom(8).hex()}"
         try:
-            folder.mkdir(mode=0o711)
-            inodes = 100_000 + 4 * len(base.entries)
-            tmpfs = self.scratch.size_limited(folder, self.options.disk_mb, inodes)
-            root = base.lay_out(folder, self.scratch)
-            place = Place(root=root, tmp=folder / "tmp", shared=folder / "shm")
-            for path in (place.tmp, place.shared):
-                path.mkdir(mode=0o700)
-                if self.scratch.owner is not None:
-                    os.chown(path, self.scratch.owner, self.scratch.owner)
-            base.verify(root)
-            box = LocalBox(place, base, python, self, tmpfs)
-            if patch.strip():
-                _apply(box, place, patch, self.scratch.owner)
+            try:
+                box = self._lay_out(base, folder, python, patch)
+            except OSError as error:
+                raise WorkspaceError(f"the checkout of {source.name} failed: {error}") from error
             yield box
-        except OSError as error:
-            raise WorkspaceError(f"the checkout of {source.name} failed: {error}") from error
         finally:
             _close(folder)
             self.bases.release(base)
+
+    def _lay_out(self, base: Base, folder: Path, python: Interpreter, patch: str) -> LocalBox:
+        folder.mkdir(mode=0o711)
+        inodes = 100_000 + 4 * len(base.entries)
+        tmpfs = self.scratch.size_limited(folder, self.options.disk_mb, inodes)
+        root = base.lay_out(folder, self.scratch)
+        place = Place(root=root, tmp=folder / "tmp", shared=folder / "shm")
+        for path in (place.tmp, place.shared):
+            path.mkdir(mode=0o700)
+            if self.scratch.owner is not None:
+                os.chown(path, self.scratch.owner, self.scratch.owner)
+        base.verify(root)
+        box = LocalBox(place, base, python, self, tmpfs)
+        if patch.strip():
+            _apply(box, place, patch, self.scratch.owner)
+        return box
 
 
 def _apply(box: LocalBox, place: Place, patch: str, owner: int | None) -> None:
@@ -199,7 +206,7 @@ class LocalWorkspace:
 
     Enforced at every level: time, output, processes (as root: of an unprivileged user), memory of each process,
     size of each file. The bytes written by a session are bounded by a tmpfs of `disk_mb` where mounting
-    is allowed (root), else by a check twice a second that stops the box.
+    is allowed (root), else by a check ten times a second that stops the box.
     With bubblewrap the checkout is at /repo and outputs do not depend on the host's paths.
     """
 

@@ -16,7 +16,7 @@ from pathlib import Path
 TIMED_OUT = 124
 """Exit code of a command that was stopped at its time limit (as timeout(1) has it)."""
 
-_TICK = 0.5
+_TICK, _WATCH = 0.5, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def run(
 ) -> Outcome:
     """Run a launch to its end or to its time limit.
 
-    `cap` bounds the bytes kept. `watch`, asked twice a second, returns True to stop the process.
+    `cap` bounds the bytes kept. `watch`, asked up to ten times a second, returns True to stop the process.
     """
     output = _Output(cap)
     with contextlib.ExitStack() as stack:
@@ -126,7 +126,8 @@ def _pump(
     fd = process.stdout.fileno()
     poller = select.poll()
     poller.register(fd, select.POLLIN | select.POLLHUP)
-    next_watch = time.monotonic() + _TICK
+    tick = _TICK if watch is None else _WATCH
+    next_watch = time.monotonic() + _WATCH
     while True:
         now = time.monotonic()
         if now >= deadline:
@@ -134,8 +135,9 @@ def _pump(
         if watch is not None and now >= next_watch:
             if watch():
                 return False, True
-            next_watch = time.monotonic() + _TICK
-        if poller.poll(max(1.0, 1000 * min(deadline - now, _TICK))):
+            after = time.monotonic()
+            next_watch = after + max(_WATCH, 10 * (after - now))  # a large box is looked at less often
+        if poller.poll(max(1.0, 1000 * min(deadline - now, tick))):
             data = os.read(fd, 1 << 16)
             if data:
                 output.add(data)
@@ -148,7 +150,7 @@ def _pump(
         if left <= 0:
             return True, False
         try:
-            process.wait(timeout=min(left, _TICK))
+            process.wait(timeout=min(left, tick))
             return False, False
         except subprocess.TimeoutExpired:
             if watch is not None and watch():

@@ -10,6 +10,7 @@ import os
 import pwd
 import shutil
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -60,19 +61,12 @@ def remove(folder: Path) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Delete a tree, also where a command took away our right to do so."""
-
-    def again(function: object, path: str, error: object) -> None:
-        parent = Path(path).parent
-        for place in (parent, Path(path)):
-            if place.is_dir() and not place.is_symlink():
-                place.chmod(0o700)
-        if Path(path).is_dir() and not Path(path).is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            Path(path).unlink(missing_ok=True)
-
-    shutil.rmtree(folder, onerror=again)
+    """Delete a tree, also where a command took away our right to do so or nested folders by the thousand."""
+    try:
+        shutil.rmtree(folder)
+    except (OSError, RecursionError):
+        subprocess.run(["chmod", "-R", "u+rwx", "--", str(folder)], capture_output=True)
+        subprocess.run(["rm", "-rf", "--", str(folder)], check=True, capture_output=True)
 
 
 class Scratch:

@@ -54,7 +54,7 @@ texts = st.text(st.sampled_from("ab\n\r\té"), max_size=12)
 trees = st.dictionaries(st.sampled_from(["a", "b/c", "b/d", "e f", "é", "-x"]), texts, max_size=5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, database=None)
 @given(before=trees, after=trees)
 def test_a_patch_carries_one_tree_to_another(tmp_path_factory, before, after):
     old, new = (tmp_path_factory.mktemp(name) for name in ("old", "new"))

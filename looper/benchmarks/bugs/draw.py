@@ -75,9 +75,11 @@ def draw(family: Family, index: int, *, world: str = "") -> Draw:
         family = replace(drawn, name=family.name, kind=family.kind, trees=family.trees, stem=family.stem)
     defect = _defect(rng, family)
     members = _members(rng, family, defect)
-    trees = repo.tree_names(rng, family) if family.two_copy else None
+    issue = write(rng, family.dialect, defect.function.name, defect.shown, defect.sentence)
+    text = f"{issue}\n{defect.function.source}".lower()
+    trees = repo.tree_names(rng, family, text) if family.two_copy else None
     places = _places(rng, family, members, trees)
-    return _assemble(rng, family, index, world, defect, members, places, trees)
+    return _assemble(rng, family, index, world, issue, defect, members, places, trees)
 
 
 def _function(rng: Random, family: Family, seen: set[str]) -> Function:
@@ -140,6 +142,7 @@ def _assemble(
     family: Family,
     index: int,
     world: str,
+    issue: str,
     defect: Defect,
     members: list[repo.Member],
     places: list[tuple[repo.Place, ...]],
@@ -163,7 +166,6 @@ def _assemble(
     files.update(repo.visible_tests(rng, family, members, places))
     project = places[home][0].dotted.split(".")[0]
     files["README.md"] = f"# {project}\n"
-    issue = write(rng, family.dialect, name, defect.shown, defect.sentence)
     coin = rng.randrange(2)
     live = _live(family, world, coin) if trees is not None else 0
     sites = [_sites(place.path, first_line, defect) for place in places[home]]

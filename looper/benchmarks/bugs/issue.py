@@ -198,12 +198,6 @@ HINTS: dict[str, tuple[str, ...]] = {
         "It does not trim.",
         "Outer spaces matter.",
     ),
-    "case": (
-        "The case of letters is not changed.",
-        "Case should not matter.",
-        "Letter case is off.",
-        "Capitals are not handled.",
-    ),
     "sign": (
         "The sign should not matter.",
         "Negative distances are wrong.",

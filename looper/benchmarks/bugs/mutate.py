@@ -75,7 +75,7 @@ _METHODS = {
     "rfind": "find",
     "items": "",
 }
-_DROPPED = {"strip": "spaces", "lower": "case", "upper": "case"}
+_DROPPED = {"strip": "spaces", "lower": "lower_wanted", "upper": "upper_wanted"}
 
 
 class _Finder(ast.NodeVisitor):

@@ -94,12 +94,14 @@ def tree_place(parent: str, tree: str, module: str) -> Place:
     )
 
 
-def tree_names(rng: Random, family: Family) -> tuple[str, str]:
-    """Return the two tree names of a task."""
+def tree_names(rng: Random, family: Family, text: str) -> tuple[str, str]:
+    """Return the two tree names of a task; drawn ones do not occur in `text`, so that it cannot point at a copy."""
     if family.trees is not None:
         return family.trees
-    a, b = rng.sample(MIX_TREES, 2)
-    return a, b
+    while True:
+        a, b = rng.sample(MIX_TREES, 2)
+        if a not in text and b not in text:
+            return a, b
 
 
 def visible_tests(

@@ -57,6 +57,11 @@ class Nano:
         return folder
 
     @property
+    def weights(self) -> Path:
+        """Folder that adapters are trained on."""
+        return self.path_on_disk
+
+    @property
     def id(self) -> str:
         """Identity: a digest of weights, config and tokenizer."""
         return self._running.id
@@ -103,6 +108,11 @@ class Merged:
     @property
     def path_on_disk(self) -> Path:
         """Folder of the base model's files."""
+        return self._folder
+
+    @property
+    def weights(self) -> Path:
+        """Folder that adapters are trained on."""
         return self._folder
 
     @property

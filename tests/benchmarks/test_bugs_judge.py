@@ -1,0 +1,176 @@
+"""Draws executed for real: git, subprocesses, the visible suite and the hidden checks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from looper.benchmarks.bugs.benchmark import Bugs, FamilyKind
+from looper.benchmarks.bugs.draw import Draw, draw
+from looper.benchmarks.bugs.family import mix_family, natural_family, two_copy_mix_family
+from looper.benchmarks.repair import judge_repair, parse_results, token_of
+from looper.errors import ConfigError
+from looper.records import CommandResult, Task, Verdict
+
+DRAWS = [(mix_family, natural_family, two_copy_mix_family)[i % 3](i) for i in range(21)]
+
+
+class FolderBox:
+    """A box without a sandbox: a folder and real subprocesses."""
+
+    def __init__(self, root: Path, files: dict[str, str]) -> None:
+        self.root = root
+        for path, text in files.items():
+            self.write(path, text)
+
+    def run(self, command: str, *, seconds: float) -> CommandResult:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
+        try:
+            done = subprocess.run(
+                ["sh", "-c", command],
+                cwd=self.root,
+                env=env,
+                timeout=seconds,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        except subprocess.TimeoutExpired:
+            return CommandResult(exit_code=-9, output="", timed_out=True)
+        return CommandResult(exit_code=done.returncode, output=done.stdout)
+
+    def read(self, path: str) -> str:
+        return (self.root / path).read_text()
+
+    def write(self, path: str, text: str) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(text)
+
+    def diff(self) -> str:
+        return ""
+
+    def edit(self, site) -> None:
+        lines = self.read(site.path).splitlines()
+        assert lines[site.line - 1] == site.broken
+        lines[site.line - 1] = site.fixed
+        self.write(site.path, "\n".join(lines) + "\n")
+
+    def visible(self) -> str:
+        return self.run("python -m unittest -q 2>&1 | tail -1", seconds=20).output.strip()
+
+
+def judged(task: Task, box: FolderBox) -> Verdict:
+    verdict = judge_repair(task, box)
+    assert not verdict.error
+    return verdict
+
+
+@pytest.mark.parametrize("number", range(len(DRAWS)))
+def test_a_draw_is_what_it_says(number, tmp_path):
+    d = draw(DRAWS[number], number)
+    base = FolderBox(tmp_path / "base", d.task.source.files)
+    assert base.visible().startswith("FAILED")
+    verdict = judged(d.task, base)
+    assert not verdict.resolved and not any(verdict.fail_to_pass.values()) and all(verdict.pass_to_pass.values())
+
+    gold = FolderBox(tmp_path / "gold", d.task.source.files)
+    subprocess.run(["git", "init", "-q"], cwd=gold.root, check=True)
+    subprocess.run(["git", "apply", "-"], input=d.task.gold, text=True, cwd=gold.root, check=True)
+    assert gold.read(d.bug.site.path).splitlines()[d.bug.site.line - 1] == d.bug.site.fixed
+    assert gold.visible() == "OK"
+    assert judged(d.task, gold).resolved
+    if d.bug.other is not None:
+        wrong = FolderBox(tmp_path / "wrong", d.task.source.files)
+        wrong.edit(d.bug.other)
+        assert wrong.visible() == "OK"
+        assert not judged(d.task, wrong).resolved
+
+
+@pytest.mark.parametrize("number", range(0, 9))
+def test_decoys_leave_the_visible_suite_failing(number, tmp_path):
+    d = draw(DRAWS[number], number)
+    for n, decoy in enumerate(d.bug.decoys[:1]):
+        box = FolderBox(tmp_path / str(n), d.task.source.files)
+        box.edit(decoy)
+        assert box.visible().startswith("FAILED")
+
+
+@pytest.fixture
+def sample() -> Draw:
+    return draw(mix_family(1), 3)
+
+
+CHEATS = {
+    "prints": "import os, sys\nprint('{token}'); print('PASS x')\nos.write(1, b'PASS x')\n",
+    "exits": "raise SystemExit(0)\n",
+    "leaves": "import os\nos._exit(0)\n",
+    "reads": "print(open('hidden_checks.py').read())\n",
+    "hangs": "while True:\n    pass\n",
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_a_repository_cannot_pass_by_cheating(cheat, sample, tmp_path):
+    task = sample.task.model_copy(update={"tests": sample.task.tests.model_copy(update={"seconds": 1.0})})
+    box = FolderBox(tmp_path, task.source.files)
+    path = sample.bug.site.path
+    box.write(path, CHEATS[cheat].replace("{token}", "0" * 24) + box.read(path))
+    verdict = judged(task, box)
+    assert not verdict.resolved and not any(verdict.fail_to_pass.values())
+
+
+def test_values_that_claim_to_be_equal_do_not_pass(sample, tmp_path):
+    box = FolderBox(tmp_path, sample.task.source.files)
+    lines = box.read(sample.bug.site.path).splitlines()
+    body = "class Any(int):\n    __eq__ = lambda self, other: True\n    __hash__ = None\n\n\n"
+    lines = [f"{line}\n    return Any()" if line.startswith("def ") else line for line in lines]
+    box.write(sample.bug.site.path, body + "\n".join(lines) + "\n")
+    assert not judged(sample.task, box).resolved
+
+
+def test_a_command_that_cannot_start_is_an_error(sample, tmp_path):
+    tests = sample.task.tests.model_copy(update={"command": "no-such-interpreter hidden_checks.py"})
+    task = sample.task.model_copy(update={"tests": tests})
+    verdict = judge_repair(task, FolderBox(tmp_path, task.source.files))
+    assert "could not be started" in verdict.error and not verdict.resolved
+
+
+def test_only_a_complete_signed_block_counts():
+    token = "ab" * 12
+    assert parse_results(f"PASS a\n{token}\nPASS b\nFAIL c\n{token}\n", token) == {"b": True, "c": False}
+    assert parse_results(f"{token}\nPASS b\n", token) == {}
+    assert parse_results(f"{token}\nPASS b\nFAIL b\n{token}", token) == {"b": False}
+
+
+def test_hidden_files_without_a_token_are_refused(sample):
+    with pytest.raises(ValueError, match="TOKEN"):
+        token_of(sample.task.tests.model_copy(update={"files": {"x.py": ""}}))
+
+
+def test_the_option_loads_disjoint_tasks_by_seed():
+    option = Bugs(train=3, held_out=4, probe_tasks=5)
+    tasks, again, other = option.load(0), option.load(0), option.load(1)
+    assert list(tasks) == list(again)
+    assert [t.family for t in tasks] == ["conventions"] * 14 + ["natural"] * 5 + ["seen"] * 5
+    assert [t.world for t in tasks[:4]] == ["A", "B", "A", "B"]
+    assert len({t.id for t in tasks}) == 24
+    assert not {t.id for t in tasks} & {t.id for t in other}
+    placebo = option.placebo(0)
+    assert [t.public() for t in placebo] == [t.public() for t in tasks[:6]]
+    assert {t.family for t in placebo} == {"unlearnable"}
+
+
+def test_wrong_options_are_refused():
+    with pytest.raises(ConfigError, match="train=-1"):
+        Bugs(train=-1)
+    with pytest.raises(ConfigError, match="main/backup"):
+        Bugs(pair="up/down")
+    with pytest.raises(ConfigError, match="repeat a family"):
+        Bugs(family=FamilyKind.SEEN)
+    with pytest.raises(ConfigError, match="seed -1"):
+        Bugs().load(-1)

@@ -1,0 +1,125 @@
+"""The Hydra surface: every option and experiment composes and builds; mistakes are named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from looper.build import build
+from looper.config import PARTS, UNSCIENTIFIC, read, run_id
+from looper.errors import ConfigError
+from looper.places import config_folder
+
+FOLDER = config_folder()
+GROUPS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+OPTIONS = [(group, path.stem) for group in GROUPS if group != "exp" for path in sorted((FOLDER / group).glob("*.yaml"))]
+EXPERIMENTS = sorted(path.stem for path in (FOLDER / "exp").glob("*.yaml"))
+NEEDED = {"model=replay": ["model.path=recording.jsonl"]}
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(FOLDER), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{g}={o}" for g, o in OPTIONS])
+def test_every_option_composes_and_builds(group: str, option: str) -> None:
+    name = f"{group}={option}"
+    if group == "tracker":
+        config = composed(f"tracker@trackers.{option}={option}" if option != "jsonl" else "tracker@trackers.jsonl=jsonl")
+        build(config.trackers[option], f"trackers.{option}")
+        return
+    config = composed(name, *NEEDED.get(name, []))
+    made = build(config[{"retrieval": "retrieval"}.get(group, group)], group)
+    fields = set(type(made).__dataclass_fields__)
+    assert set(config[group]) - {"_target_"} == fields, "an option's YAML gives every value, and no other"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes_and_builds(name: str) -> None:
+    experiment = read(composed(f"+exp={name}"))
+    assert set(experiment.parts) == set(PARTS)
+    assert experiment.run_id.startswith(f"{name}-")
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_opens_with_what_it_claims_and_costs(name: str) -> None:
+    lines = (FOLDER / "exp" / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    head = "\n".join(lines[:12])
+    for word in ("Claim:", "Command:", "Cost:", "Expected:"):
+        assert word in head
+
+
+def test_plain_looper_is_the_pilot() -> None:
+    assert read(composed()).run_id.split("-")[0] == "pilot"
+
+
+def test_the_run_id_names_the_science_only() -> None:
+    base = read(composed())
+    assert read(composed("parallel=3", "out=elsewhere", "workspace=rlimits")).run_id == base.run_id
+    for change in ("seed=2", "prompt.few_shot=false", "strategy=none", "curriculum.train=39"):
+        assert read(composed(change)).run_id != base.run_id, change
+    assert {"parallel", "out", "workspace"} <= UNSCIENTIFIC
+    assert run_id(base.config) == base.run_id
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["benchmark.family=naturl"], ["benchmark.family", "naturl", "natural"]),
+        (["budget.steps=many"], ["budget.steps", "many", "int"]),
+        (["budget.steps=0"], ["budget.steps", "0"]),
+        (["seed=-1"], ["seed", "-1"]),
+        (["attempts=0"], ["attempts=0", "at least 1"]),
+        (["parallel=two"], ["parallel", "two"]),
+        (["+prompt.fewshot=false"], ["prompt.fewshot", "few_shot"]),
+        (["+wrong=1"], ["wrong", "benchmark"]),
+        (["model._target_=os.system"], ["model._target_", "looper"]),
+        (["model._target_=looper.models.nano.model.Nanno"], ["Nanno"]),
+        (["model=replay"], ["model.path"]),
+        (["~model"], ["model"]),
+        (["name=a/b"], ["name", "a/b"]),
+        (["prompt.without=[few_shots]"], ["few_shots", "few_shot"]),
+    ],
+)
+def test_mistakes_are_named_with_the_way_out(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(composed(*overrides))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def looper(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "looper", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["model=qwen8b"], ["model/qwen8b", "nano"]),
+        (["prompt.fewshot=false"], ["prompt.fewshot", "did you mean prompt.few_shot"]),
+        (["prompt=bare,fixes"], ["--multirun"]),
+        (["+exp=framework_fixes", "hydra.mode=RUN"], ["grid", "-m"]),
+    ],
+)
+def test_the_command_line_explains_itself(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
+    done = looper(*arguments, cwd=tmp_path)
+    assert done.returncode != 0
+    for word in words:
+        assert word in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    probe = "import sys; sys.argv=['looper','--help']; import looper.__main__ as m; m.main(); print(sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert "+exp=framework_fixes" in done.stdout
+    for heavy in ("torch", "hydra", "transformers", "pydantic", "rich"):
+        assert f"'{heavy}'" not in done.stdout
