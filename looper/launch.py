@@ -34,7 +34,7 @@ def _finished(path: Path) -> dict[str, Any] | None:
     """Return the metrics of a finished run; the file is written last, so its being there means completion."""
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} is unreadable ({error}); delete it and give the same command again") from error

@@ -6,7 +6,7 @@ import traceback
 from dataclasses import dataclass
 
 from looper.agents.loop import Agent
-from looper.errors import LooperError, PatchError, StoreError
+from looper.errors import LooperError, MachineError, PatchError, StoreError
 from looper.protocols import Benchmark, Model, Workspace
 from looper.records import Episode, Exit, Recall, Skill, Task, Trajectory, Verdict, digest_of
 from looper.store import Store
@@ -90,7 +90,7 @@ class Sessions:
                     attempt=attempt.number,
                     temperature=attempt.temperature,
                 )
-        except StoreError:
+        except (StoreError, MachineError):
             raise
         except Exception as error:  # a failing session is a recorded episode, never a crash of the run
             self.model.forget(digest)
@@ -133,7 +133,7 @@ class Sessions:
                 return self.benchmark.judge(task, box)
         except PatchError:
             return Verdict(resolved=False, applied=False)
-        except StoreError:
+        except (StoreError, MachineError):
             raise
         except Exception:
             return Verdict(resolved=False, error=traceback.format_exc()[-2000:])

@@ -128,7 +128,7 @@ def run_tests(files: Mapping[str, str]) -> str:
     """Return the last line that `python -m unittest -q` prints for the tree's `tests` package."""
     finder = _Finder(files, {})
     names = sorted(path[:-3].replace("/", ".") for path in files if re.fullmatch(r"(?:tests/)?test\w*\.py", path))
-    kept = list(sys.path)
+    kept, hidden = list(sys.path), _hidden(files)
     sys.meta_path.insert(0, finder)
     sink = io.StringIO()
     try:
@@ -141,7 +141,15 @@ def run_tests(files: Mapping[str, str]) -> str:
         sys.path[:] = kept
         for name in finder.loaded:
             sys.modules.pop(name, None)
+        sys.modules.update(hidden)
     return _last_line(result)
+
+
+def _hidden(files: Mapping[str, str]) -> dict[str, ModuleType]:
+    """Take out of the interpreter what has the name of a module of the tree, such as another `tests`."""
+    tops = {part.removesuffix(".py") for path in files for part in path.split("/")[:2]}
+    names = [name for name in sys.modules if name.partition(".")[0] in tops]
+    return {name: sys.modules.pop(name) for name in names}
 
 
 def _last_line(result: unittest.TestResult) -> str:

@@ -21,7 +21,7 @@ SHARD = 2000
 """Sessions made by one task of the pool."""
 
 
-def make_tokenizer(folder: Path, *, seed: int, mix: Mix, sessions: int = 4000) -> None:
+def make_tokenizer(folder: Path, *, seed: int, mix: Mix, sessions: int = 2500) -> None:
     """Train the tokenizer on the first sessions of the corpus and write it to `folder`."""
     texts = (render(oracle_session(i, seed, mix).messages) for i in range(sessions))
     save_tokenizer(train_tokenizer(texts, Shape().vocab), folder)

@@ -64,10 +64,12 @@ def oracle_session(number: int, seed: int, mix: Mix) -> OracleSession:
     return play(drawn, prompt, recall, rng, tree=tree)
 
 
-def play(drawn: Draw, prompt: Prompt, recall: Recall, rng: Random, *, tree: str = "") -> OracleSession:
+def play(
+    drawn: Draw, prompt: Prompt, recall: Recall, rng: Random, *, tree: str = "", detours: bool = True
+) -> OracleSession:
     """Drive the agent loop with the oracle through one task."""
     box = MemoryBox(drawn.task.source.files)
-    oracle = Oracle(drawn.bug, prompt, rng, tree=tree)
+    oracle = Oracle(drawn.bug, prompt, rng, tree=tree, detours=detours)
     agent = Agent(prompt=prompt, budget=Budget())
     trajectory = agent.run(drawn.task, box, oracle, recall=recall, skill=Skill(), digest="oracle")
     sites = [site for site in (drawn.bug.site, drawn.bug.other) if site is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -233,6 +234,8 @@ class LocalWorkspace:
                 raise ConfigError(f"workspace.{name}={getattr(self, name)} must be above 0")
 
     def _started(self) -> Yard:
+        if shutil.which("git") is None:
+            raise MachineError("git is not on PATH; install git 2.30 or newer (e.g. apt-get install git)")
         with _guard:
             return _yard(self, os.getpid())
 

@@ -89,7 +89,7 @@ class Scratch:
             (self.root / name).mkdir(mode=mode)
             (self.root / name).chmod(mode)
         self.can_mount = self._try_mount()
-        self.owner = _box_user() if os.geteuid() == 0 else None
+        self.owner = _box_user(self.root / "host") if os.geteuid() == 0 else None
         if self.owner is not None and not all(_passable(parent) for parent in self.root.parents):
             remove(self.root)
             os.close(self._lock)
@@ -173,10 +173,22 @@ def _open_to_all(path: Path) -> bool:
     return all(_passable(parent) for parent in path.parents) and bool(path.stat().st_mode & 0o004)
 
 
-def _box_user() -> int:
-    """Return a user id that nobody has: root's commands run as this user."""
+def _box_user(folder: Path) -> int | None:
+    """Return a user id that nobody has: root's commands run as this user.
+
+    None inside a user namespace that has no second user (a rootless container): nothing can be given away there.
+    """
     taken = {entry.pw_uid for entry in pwd.getpwall()}
-    return next(uid for uid in range(_FIRST_UID, 65000) if uid not in taken)
+    user = next(uid for uid in range(_FIRST_UID, 65000) if uid not in taken)
+    probe = folder / "probe"
+    probe.touch()
+    try:
+        os.chown(probe, user, user)
+    except OSError:
+        return None
+    finally:
+        probe.unlink()
+    return user
 
 
 def _close(root: Path, lock: int, owner: int) -> None:

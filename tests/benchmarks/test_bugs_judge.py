@@ -32,7 +32,7 @@ class FolderBox:
         env = {"PATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             done = subprocess.run(
-                ["sh", "-c", command],
+                ["sh", "-c", f"exec {command}"],  # no shell between us and what a time-out must end
                 cwd=self.root,
                 env=env,
                 timeout=seconds,
@@ -153,7 +153,7 @@ def test_hidden_files_without_a_token_are_refused(sample):
 
 
 def test_the_option_loads_disjoint_tasks_by_seed():
-    option = Bugs(train=3, held_out=4, probe_tasks=5)
+    option = Bugs(size=7, probe_tasks=5)
     tasks, again, other = option.load(0), option.load(0), option.load(1)
     assert list(tasks) == list(again)
     assert [t.family for t in tasks] == ["conventions"] * 14 + ["natural"] * 5 + ["seen"] * 5
@@ -161,16 +161,26 @@ def test_the_option_loads_disjoint_tasks_by_seed():
     assert len({t.id for t in tasks}) == 24
     assert not {t.id for t in tasks} & {t.id for t in other}
     placebo = option.placebo(0)
-    assert [t.public() for t in placebo] == [t.public() for t in tasks[:6]]
+    assert [t.public() for t in placebo] == [t.public() for t in tasks[:14]]
     assert {t.family for t in placebo} == {"unlearnable"}
 
 
+def test_the_primary_family_is_not_probed_twice():
+    families = [t.family for t in Bugs(family=FamilyKind.NATURAL, size=2, probe_tasks=1).load(0)]
+    assert families == ["natural", "natural", "seen"]
+
+
+def test_the_placebo_of_the_negative_control_is_another_draw():
+    option = Bugs(family=FamilyKind.UNLEARNABLE, size=3, probes=[])
+    assert not {t.pair for t in option.load(0)} & {t.pair for t in option.placebo(0)}
+
+
 def test_wrong_options_are_refused():
-    with pytest.raises(ConfigError, match="train=-1"):
-        Bugs(train=-1)
+    with pytest.raises(ConfigError, match="size=0"):
+        Bugs(size=0)
     with pytest.raises(ConfigError, match="main/backup"):
         Bugs(pair="up/down")
     with pytest.raises(ConfigError, match="repeat a family"):
-        Bugs(family=FamilyKind.SEEN)
+        Bugs(probes=[FamilyKind.SEEN, FamilyKind.SEEN])
     with pytest.raises(ConfigError, match="seed -1"):
         Bugs().load(-1)

@@ -1,7 +1,7 @@
 """A tiny random model with a real tokenizer, and examples of a few tasks."""
 
 import pytest
-from conversations import conversation
+from tests.training.conversations import conversation
 
 from looper.models.nano.shape import Shape
 from looper.models.nano.tokenizer import save_tokenizer, train_tokenizer

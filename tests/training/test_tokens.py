@@ -1,7 +1,7 @@
 """Loss masks, token by token."""
 
 import pytest
-from conversations import conversation
+from tests.training.conversations import conversation
 from tokenizers import Tokenizer
 
 from looper.chat import render

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from conversations import conversation
+from tests.training.conversations import conversation
 
 from looper.errors import ConfigError, StoreError, TrainingError
 from looper.training.torch_trainer import TorchTrainer

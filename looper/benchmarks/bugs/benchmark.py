@@ -74,12 +74,10 @@ class Bugs:
 
     family: FamilyKind = FamilyKind.CONVENTIONS
     """Primary family."""
-    train: int = 40
-    """Distinct tasks of the primary family to learn from."""
-    held_out: int = 100
-    """Distinct tasks of the primary family that are never trained on."""
+    size: int = 150
+    """Distinct tasks of the primary family; the curriculum divides them."""
     probes: list[FamilyKind] = field(default_factory=lambda: [FamilyKind.NATURAL, FamilyKind.SEEN])
-    """Families probed beside the primary one."""
+    """Families probed beside the primary one, which is not probed twice if it is named here too."""
     probe_tasks: int = 40
     """Distinct tasks of each probed family."""
     pair: str = "main/backup"
@@ -87,17 +85,12 @@ class Bugs:
 
     def __post_init__(self) -> None:
         """Check the values. Raises ConfigError."""
-        for name in ("train", "held_out", "probe_tasks"):
+        for name, least in (("size", 1), ("probe_tasks", 0)):
             value = getattr(self, name)
-            if value < 0 or value > SEED_STRIDE // 2:
-                raise ConfigError(f"bugs: {name}={value} is not between 0 and {SEED_STRIDE // 2} tasks")
-        if self.train + self.held_out == 0:
-            raise ConfigError("bugs: train=0 and held_out=0 leave no tasks; give one of them a positive number")
-        if self.family in self.probes or len(set(self.probes)) < len(self.probes):
-            listed = ", ".join(probe.value for probe in self.probes)
-            raise ConfigError(
-                f"bugs: probes [{listed}] repeat a family (the primary is {self.family.value}); list each once"
-            )
+            if not least <= value <= SEED_STRIDE // 2:
+                raise ConfigError(f"bugs: {name}={value} is not between {least} and {SEED_STRIDE // 2} tasks")
+        if len(set(self.probes)) < len(self.probes):
+            raise ConfigError(f"bugs: probes [{', '.join(self.probes)}] repeat a family; list each once")
         if self.trees not in PAIRS:
             known = ", ".join("/".join(pair) for pair in PAIRS)
             raise ConfigError(f"bugs: unknown tree pair {self.pair!r}; choose one of {known}")
@@ -111,26 +104,30 @@ class Bugs:
     def load(self, seed: int) -> Sequence[Task]:
         """Return the primary family's tasks, then each probed family's.
 
-        The primary family's train tasks come first, then its held-out ones; where a family has worlds, the tasks
-        of A and B alternate, so a cut after 2 x `train` tasks divides them.
+        Where a family has worlds, the tasks of A and B alternate.
         """
-        tasks = self._tasks(self.family, self.train + self.held_out, seed)
+        tasks = self._tasks(self.family, self.size, seed)
         for probe in self.probes:
-            tasks += self._tasks(probe, self.probe_tasks, seed)
+            if probe is not self.family:
+                tasks += self._tasks(probe, self.probe_tasks, seed)
         return tasks
 
     def placebo(self, seed: int) -> Sequence[Task]:
-        """Return `unlearnable` tasks with the indexes of the primary family's train tasks, in both worlds."""
-        return self._tasks(FamilyKind.UNLEARNABLE, self.train, seed)
+        """Return `unlearnable` tasks with the primary family's indexes, in both worlds; the curriculum divides them.
+
+        For the primary family `unlearnable` they are other tasks, so that the two arms are independent draws.
+        """
+        own = self.family is FamilyKind.UNLEARNABLE
+        return self._tasks(FamilyKind.UNLEARNABLE, self.size, seed, offset=SEED_STRIDE // 2 if own else 0)
 
     def judge(self, task: Task, box: Box) -> Verdict:
         """Run the hidden tests in a second, fresh box that holds the agent's patch."""
         return judge_repair(task, box)
 
-    def _tasks(self, kind: FamilyKind, count: int, seed: int) -> list[Task]:
+    def _tasks(self, kind: FamilyKind, count: int, seed: int, *, offset: int = 0) -> list[Task]:
         if seed < 0:
             raise ConfigError(f"bugs: seed {seed} is negative; use 0 or more")
-        first = EVALUATION + seed * SEED_STRIDE
+        first = EVALUATION + seed * SEED_STRIDE + offset
         if kind in _ONE_COPY:
             return [draw(_ONE_COPY[kind](i), i).task for i in range(first, first + count)]
         family = (conventions_family if kind is FamilyKind.CONVENTIONS else unlearnable_family)(self.trees)

@@ -12,9 +12,9 @@ from looper.models.nano.cache import Held, Pool
 from looper.models.nano.network import PAGE, Network
 from looper.models.nano.shape import PAD
 
-TILE = 16
+TILE = 24
 """Tokens of one conversation in a tile."""
-LANES = 8
+LANES = 6
 """Tiles computed together; the last step of a call is filled up with tiles that lead nowhere."""
 
 Tile = tuple[Held, int, list[int]]
@@ -65,7 +65,7 @@ def _compute(network: Network, pool: Pool, step: list[Tile]) -> None:
         out = []
         for kept, new in ((pool.keys[layer], keys), (pool.values[layer], values)):
             kept.view(-1, shape.head).index_copy_(0, flat, new[rows].reshape(-1, shape.head))
-            out.append(kept[gather].view(-1, PAGE, shape.head))
+            out.append(kept.index_select(0, gather).view(-1, PAGE, shape.head))
         return out[0], out[1]
 
     network.hidden(tokens, positions, network.mask(positions, pages), store, last=False)

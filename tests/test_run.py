@@ -1,0 +1,186 @@
+"""Whole runs on recorded sessions: what is shared, what survives a kill, what never reaches learning."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recordings import OVERRIDES, write_recording
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "replies.jsonl"
+    write_recording(path, wrong=1)
+    return path
+
+
+def command(recording: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "looper", *OVERRIDES, f"model.path={recording}", *more]
+
+
+def run(cwd: Path, recording: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(recording, *more), cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def folder_of(cwd: Path) -> Path:
+    (folder,) = (cwd / "outputs" / "runs").iterdir()
+    return folder
+
+
+def timeless(value: Any) -> Any:
+    """Return metrics without times."""
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if not k.startswith("seconds")}
+    return [timeless(v) for v in value] if isinstance(value, list) else value
+
+
+def metrics_of(cwd: Path) -> Any:
+    return timeless(json.loads((folder_of(cwd) / "metrics.json").read_text()))
+
+
+def sessions_of(cwd: Path) -> list[dict[str, Any]]:
+    lines = (folder_of(cwd) / "events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    return [event["data"] for event in events if event["kind"] == "session"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, recording: Path) -> Path:
+    cwd = tmp_path_factory.mktemp("run")
+    done = run(cwd, recording)
+    assert done.returncode == 0, done.stderr
+    assert "Resolved on held-out tasks" in done.stdout
+    return cwd
+
+
+def test_worlds_share_their_sessions_and_differ_in_their_verdicts(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    assert metrics["n_worlds"] == 2
+    assert metrics["resolve_rate"]["base"]["n"] == 4
+    # A session that fixes one of two copies is right in one world and wrong in the other.
+    assert metrics["resolve_rate"]["base"]["estimate"] == 0.5
+    assert metrics["families"]["seen"]["resolve_rate"]["base"]["estimate"] == 1.0
+    assert metrics["train"]["sessions"] == 8
+    sessions = sessions_of(finished)
+    assert len(sessions) == 4 + 2 + 2 * 2
+    assert all(len(s["resolved"]) == 2 for s in sessions if "conventions" in s["task"])
+
+
+def test_a_finished_run_is_shown_again_without_a_session(finished: Path, recording: Path) -> None:
+    before = sessions_of(finished)
+    begun = time.monotonic()
+    again = run(finished, recording)
+    assert again.returncode == 0
+    assert "Resolved on held-out tasks" in again.stdout
+    assert sessions_of(finished) == before
+    assert time.monotonic() - begun < 60
+
+
+def test_the_number_of_sessions_at_once_changes_nothing(finished: Path, recording: Path, tmp_path: Path) -> None:
+    assert run(tmp_path, recording, "parallel=1").returncode == 0
+    assert metrics_of(tmp_path) == metrics_of(finished)
+    assert (folder_of(tmp_path) / "episodes.jsonl").read_text() == (folder_of(finished) / "episodes.jsonl").read_text()
+
+
+def test_a_killed_run_goes_on_and_runs_nothing_twice(finished: Path, recording: Path, tmp_path: Path) -> None:
+    rng = random.Random(3)
+    kills = 0
+    for _ in range(12):
+        process = subprocess.Popen(
+            command(recording, "parallel=2"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=rng.uniform(1.2, 2.6) if kills < 4 else 100)
+            break
+        except subprocess.TimeoutExpired:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills >= 1
+    assert metrics_of(tmp_path) == metrics_of(finished)
+    counts = Counter(s["digest"] for s in sessions_of(tmp_path))
+    assert max(counts.values()) == 1
+
+
+def test_held_out_tasks_reach_neither_training_nor_memory(finished: Path) -> None:
+    metrics = metrics_of(finished)
+    assert metrics["held_out_trained_on"] == 0
+    sessions = sessions_of(finished)
+    worked = {task for s in sessions if s["phase"].startswith("work") for task in s["resolved"]}
+    probed = {task for s in sessions if s["phase"].startswith("probe") for task in s["resolved"]}
+    assert worked
+    assert not worked & probed
+
+
+def test_an_unreadable_episode_is_named(finished: Path, recording: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", str(finished / "outputs"), str(tmp_path)], check=True)
+    (folder_of(tmp_path) / "metrics.json").unlink()
+    victim = next((tmp_path / "outputs" / "episodes").glob("*/*.json"))
+    victim.write_text('{"digest": ')
+    done = run(tmp_path, recording)
+    assert done.returncode == 2
+    assert victim.name in done.stderr
+    assert "delete it" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder_of(tmp_path) / "metrics.json").exists()
+    victim.unlink()
+    assert run(tmp_path, recording).returncode == 0
+    assert metrics_of(tmp_path) == metrics_of(finished)
+
+
+def test_no_git_on_the_path_is_said(recording: Path, tmp_path: Path) -> None:
+    env = {**os.environ, "PATH": str(tmp_path)}
+    done = subprocess.run(command(recording), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "git" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_outputs_that_cannot_be_written_are_said(recording: Path, tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("a file, not a folder")
+    done = run(tmp_path, recording, "hydra.run.dir=jobs")
+    assert done.returncode == 2
+    assert "cannot write outputs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_stops_the_run_with_nothing_half_written(recording: Path, tmp_path: Path, finished: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    words = " ".join(command(recording, f"out={small}/o", "hydra.run.dir=jobs")).replace("[", r"\[").replace("]", r"\]")
+    script = (
+        f"mount -t tmpfs -o size=64k none {small} && {words}; code=$?; "
+        f"find {small} -name '*.json' -size 0; find {small} -name '.*.json.*'; "
+        f"find {small} -name metrics.json; exit $code"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write" in done.stderr
+    assert "No space left" in done.stderr
+    assert ".json" not in done.stdout
+
+
+def test_a_grid_ends_in_one_table(recording: Path, tmp_path: Path) -> None:
+    arguments = command(recording, "prompt.prune=true,false")
+    arguments.insert(3, "-m")
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "2 runs, primary family" in done.stdout
+    assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 2
