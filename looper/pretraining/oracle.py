@@ -156,11 +156,16 @@ class _Script:
             if self.rng.random() < 0.5:
                 yield render(Read(path=path, first=max(1, line - 2), last=line + WINDOW - 2))
         answer = yield render(Edit(path=path, old=old, new=new))
-        if "stands at lines" in answer and line > 1:  # the line stands again outside of what was read
-            again = yield render(Read(path=path, first=max(1, line - 2), last=line + WINDOW - 2))
-            first = max(1, line - 2)
-            above = again.split("\n")[1:][line - first - 1]
-            yield render(Edit(path=path, old=f"{above}\n{old}", new=f"{above}\n{new}"))
+        first = max(1, line - 3)
+        while "stands at lines" in answer and line > first:  # the line stands again outside of what was read
+            if old.count("\n") == 0:
+                text = yield render(Read(path=path, first=first, last=line + WINDOW - 3))
+            at = line - first - 1 - old.count("\n")
+            if at < 0:
+                return
+            above = text.split("\n")[1:][at]
+            old, new = f"{above}\n{old}", f"{above}\n{new}"
+            answer = yield render(Edit(path=path, old=old, new=new))
 
     def _widened(self, shown: list[str], old: str, new: str, text: str, line: int) -> tuple[str, str] | None:
         first = int(text.split(" lines ", 1)[1].split("-", 1)[0])
