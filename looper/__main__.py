@@ -25,6 +25,30 @@ def main() -> None:
     if any(word in ("-h", "--help") for word in sys.argv[1:]):
         print(_help(), end="")
         return
+    from looper.errors import LooperError
+
+    try:
+        _check_writable(sys.argv[1:])
+        _run()
+    except LooperError as error:
+        print(f"looper: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+def _check_writable(words: list[str]) -> None:
+    """Refuse an output folder that cannot be written before Hydra stumbles over it. Raises StoreError."""
+    if any(word in ("--cfg", "-c", "--info", "-i") for word in words):
+        return
+    from pathlib import Path
+
+    from looper.store import write_whole
+
+    named = [word.partition("=")[2] for word in words if word.startswith("out=")]
+    write_whole(Path(named[-1] if named else "outputs") / ".writable", "")
+
+
+def _run() -> None:
+    """Hand the command line to Hydra; where it refuses, say which keys were probably meant."""
     from looper.application import application, explain
 
     try:

@@ -50,8 +50,9 @@ def fill(cls: type[T], values: dict[str, Any], where: str) -> T:
         raise ConfigError(f"{where}.{missing[0]} has no value: give {where}.{missing[0]}=VALUE")
     try:
         made = OmegaConf.to_object(schema)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{where}: {error}") from error
+    except (ValueError, TypeError, ConfigError) as error:
+        text = str(error)
+        raise ConfigError(text if text.startswith(where) else f"{where}: {text}") from error
     if not isinstance(made, cls):
         raise ConfigError(f"{where} did not become a {cls.__name__}")
     return made

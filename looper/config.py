@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -25,8 +27,8 @@ PARTS = (
 )
 """Root nodes that become one component each."""
 
-UNSCIENTIFIC = frozenset({"workspace", "trackers", "out", "parallel", "hydra"})
-"""Root keys that do not decide a run's result and so are no part of its id."""
+UNSCIENTIFIC = frozenset({"name", "workspace", "trackers", "out", "parallel"})
+"""Root keys that do not decide a run's result and so are no part of its id's digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,8 @@ class Experiment:
     """A validated configuration: plain settings and built parts."""
 
     settings: Settings
+    placebo: bool
+    """Whether the placebo arm is wanted; settled where the settings leave it open."""
     parts: dict[str, Any]
     trackers: dict[str, Any]
     run_id: str
@@ -87,10 +91,39 @@ def read(config: DictConfig) -> Experiment:
             raise ConfigError(f"{part} is not set: choose an option with {part}=NAME (python -m looper --help)")
         parts[part] = build(node, part)
     trackers = {str(k): build(v, f"trackers.{k}") for k, v in (config.get("trackers") or {}).items()}
-    return Experiment(settings=settings, parts=parts, trackers=trackers, run_id=run_id(plain), config=plain)
+    there = bool(parts["benchmark"].has_placebo)
+    if settings.placebo and not there:
+        raise ConfigError("placebo=true, but the benchmark has no tasks that teach nothing: give placebo=false")
+    placebo = there if settings.placebo is None else settings.placebo
+    return Experiment(
+        settings=settings,
+        placebo=placebo,
+        parts=parts,
+        trackers=trackers,
+        run_id=run_id(settings, placebo, parts),
+        config=plain,
+    )
 
 
-def run_id(plain: dict[str, Any]) -> str:
-    """Return name + digest of the scientific part of a resolved configuration; a pure function."""
-    science = {k: v for k, v in plain.items() if k not in UNSCIENTIFIC and k != "name"}
-    return f"{plain.get('name', 'run')}-{digest_of(science)[:10]}"
+def run_id(settings: Settings, placebo: bool, parts: dict[str, Any]) -> str:
+    """Return name + digest of everything scientific; a pure function of the built values.
+
+    Values, not words: `temperature=1` and `temperature=1.0`, or a switch given by either of its names, are one run.
+    """
+    science: dict[str, Any] = {k: v for k, v in values_of(settings).items() if k not in UNSCIENTIFIC}
+    science |= {"placebo": placebo}
+    science |= {name: [type(part).__name__, values_of(part)] for name, part in parts.items() if name != "workspace"}
+    return f"{settings.name}-{digest_of(science)[:10]}"
+
+
+def values_of(part: Any) -> dict[str, Any]:
+    """Return a component's values as plain data."""
+    return {k: _plain(v) for k, v in dataclasses.asdict(part).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

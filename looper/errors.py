@@ -8,7 +8,8 @@ LooperError
  │    └── PatchError      a patch does not apply
  ├── ModelError           a model could not be loaded or did not answer
  │    └── ContextOverflow the conversation is longer than the model can read
- ├── TrainingError        training cannot go on (no examples, NaN loss, missing metric)
+ ├── TrainingError        training cannot go on (NaN loss, missing metric)
+ │    └── NothingToLearn  too few examples; the run goes on without
  └── StoreError           a stored file is unreadable, or cannot be written
 
 A failure *inside* a session (a command that fails, a patch that does not apply) is no exception
@@ -46,6 +47,10 @@ class ModelError(LooperError):
 
 class TrainingError(LooperError):
     """Training cannot start or go on."""
+
+
+class NothingToLearn(TrainingError):
+    """Too few usable examples: a result of the run, not a failure of it."""
 
 
 class StoreError(LooperError):

@@ -11,27 +11,41 @@ from typing import Any
 from rich.console import Console
 
 from looper.agents.loop import Agent
-from looper.config import Experiment
+from looper.config import Experiment, values_of
 from looper.errors import LooperError, StoreError
 from looper.records import digest_of
-from looper.run import Parts, Plan, Probe, Run
+from looper.run import Entry, Parts, Plan, Run
+from looper.session import FORMAT
 from looper.store import Store, write_json, write_whole
 
 
 def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
     """Carry out an experiment, or show it if it is done; return its metrics."""
-    console = Console()
     folder = Path(experiment.settings.out) / "runs" / experiment.run_id
-    metrics = _finished(folder / "metrics.json")
+    ground = _ground(experiment)
+    metrics = _finished(folder / "metrics.json", ground)
     if metrics is None:
-        metrics = _carry_out(experiment, folder, overrides)
-    _show(console, folder, metrics)
-    _leave_mark(experiment, folder, overrides)
+        metrics = _carry_out(experiment, folder, overrides, ground)
+    _show(Console(), folder, metrics)
+    leave_mark({"run": str(folder.resolve()), "overrides": overrides})
     return metrics
 
 
-def _finished(path: Path) -> dict[str, Any] | None:
-    """Return the metrics of a finished run; the file is written last, so its being there means completion."""
+def _ground(experiment: Experiment) -> str:
+    """Return a digest of what decides a run's result beside its configuration: tasks, weights, sandbox, code."""
+    parts = experiment.parts
+    tasks = parts["benchmark"].load(experiment.settings.seed)
+    return digest_of(
+        [FORMAT, parts["model"].id, dict(parts["workspace"].identity), [t.model_dump(mode="json") for t in tasks]]
+    )
+
+
+def _finished(path: Path, ground: str) -> dict[str, Any] | None:
+    """Return the metrics of a finished run; the file is written last, so its being there means completion.
+
+    None if there are none, if they stand on other ground, or if the machine failed in some of the sessions:
+    these are tried again.
+    """
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -40,10 +54,11 @@ def _finished(path: Path) -> dict[str, Any] | None:
         raise StoreError(f"{path} is unreadable ({error}); delete it and give the same command again") from error
     if not isinstance(metrics, dict):
         raise StoreError(f"{path} holds no metrics; delete it and give the same command again")
-    return metrics
+    good = metrics.get("ground") == ground and not metrics.get("infrastructure", {}).get("total")
+    return metrics if good else None
 
 
-def _carry_out(experiment: Experiment, folder: Path, overrides: list[str]) -> dict[str, Any]:
+def _carry_out(experiment: Experiment, folder: Path, overrides: list[str], ground: str) -> dict[str, Any]:
     from looper.report.progress import Progress
     from looper.tracking.guarded import Guarded
 
@@ -66,7 +81,7 @@ def _carry_out(experiment: Experiment, folder: Path, overrides: list[str]) -> di
                 benchmark=parts["benchmark"],
                 curriculum=parts["curriculum"],
                 model=parts["model"],
-                memory=parts["retrieval"],
+                knowledge=parts["retrieval"],
                 data=parts["data"],
                 strategy=parts["strategy"],
                 trainer=parts["trainer"],
@@ -76,16 +91,17 @@ def _carry_out(experiment: Experiment, folder: Path, overrides: list[str]) -> di
                 seed=settings.seed,
                 attempts=settings.attempts,
                 temperature=settings.temperature,
-                placebo=settings.placebo,
+                placebo=experiment.placebo,
                 parallel=settings.parallel,
-                identity=digest_of([experiment.config[key] for key in ("strategy", "trainer", "data")]),
+                learning=digest_of([_named(parts[key]) for key in ("strategy", "trainer")]),
             ),
             store=store,
+            folder=folder,
             progress=progress,
             tracker=tracker,
         )
-        metrics = run.execute()
-    _report(folder, metrics, facts, run.probes)
+        metrics = {**run.execute(), "ground": ground}
+    _report(folder, metrics, facts, run.entries)
     write_json(folder / "metrics.json", metrics)
     tracker.finish(metrics)
     return metrics
@@ -114,17 +130,17 @@ def _commit() -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _report(folder: Path, metrics: dict[str, Any], facts: dict[str, Any], probes: list[Probe]) -> None:
+def _report(folder: Path, metrics: dict[str, Any], facts: dict[str, Any], entries: list[Entry]) -> None:
     from looper.report.export import csv_text
     from looper.report.page import page
 
     lines = [
-        json.dumps({"arm": p.arm, "stage": p.stage, "task": p.episode.task, "episode": p.episode.digest})
-        for p in probes
+        json.dumps({"arm": e.arm, "stage": e.stage, "task": e.episode.task, "episode": e.episode.digest})
+        for e in entries
     ]
     write_whole(folder / "episodes.jsonl", "\n".join(lines) + "\n")
     write_whole(folder / "results.csv", csv_text([({}, metrics)]))
-    sessions = [(p.arm, p.stage, p.episode) for p in probes]
+    sessions = [(e.arm, e.stage, e.episode) for e in entries]
     write_whole(folder / "report.html", page(metrics, facts=facts, sessions=sessions, title=f"looper: {facts['run']}"))
 
 
@@ -135,13 +151,18 @@ def _show(console: Console, folder: Path, metrics: dict[str, Any]) -> None:
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def _leave_mark(experiment: Experiment, folder: Path, overrides: list[str]) -> None:
-    """Tell a sweep's closing table where this job's results are."""
+def leave_mark(mark: dict[str, Any]) -> None:
+    """Tell a sweep's closing table where this job's results are, or why there are none."""
     from hydra.core.hydra_config import HydraConfig
 
     if HydraConfig.initialized():
         job = Path(HydraConfig.get().runtime.output_dir)
         try:
-            write_json(job / "run.json", {"run": str(folder.resolve()), "overrides": overrides})
+            write_json(job / "run.json", mark)
         except LooperError as error:
             print(f"looper: {error}", file=sys.stderr)
+
+
+def _named(part: Any) -> list[Any]:
+    """Return a component's class and values."""
+    return [type(part).__name__, values_of(part)]

@@ -59,6 +59,11 @@ class Workspace(Protocol):
         ...
 
     @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything of the box that decides what happens in it: level and limits."""
+        ...
+
+    @property
     def reasons(self) -> Mapping[str, str]:
         """Why each stronger level cannot be had."""
         ...
@@ -69,6 +74,11 @@ class Benchmark(Protocol):
 
     def load(self, seed: int) -> Sequence[Task]:
         """Return all tasks, of all families and worlds, in a fixed order; the primary family's first."""
+        ...
+
+    @property
+    def has_placebo(self) -> bool:
+        """Whether there are tasks that teach nothing."""
         ...
 
     def placebo(self, seed: int) -> Sequence[Task]:
@@ -132,8 +142,21 @@ class Model(Protocol):
         ...
 
 
+class Knowledge(Protocol):
+    """The knowledge layer as an option: opens one memory for each arm and world of a run."""
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what is recorded can be recalled."""
+        ...
+
+    def open(self, folder: Path) -> Memory:
+        """Open the memory kept in a folder; options that keep nothing may return one for all."""
+        ...
+
+
 class Memory(Protocol):
-    """The knowledge layer."""
+    """What one line of experience left to look up."""
 
     def recall(self, query: Query) -> Recall:
         """Return notes for a task."""
@@ -217,12 +240,24 @@ class Lab(Protocol):
         """Return a folder for an artefact of this learning step."""
         ...
 
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Keep facts (losses, warnings) for the report."""
+        ...
+
 
 class Strategy(Protocol):
     """Turns examples into skill."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether skill can change at all."""
+        ...
+
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
-        """Return the skill after learning; the given one is not changed."""
+        """Return the skill after learning; the given one is not changed.
+
+        Raises NothingToLearn for too few examples.
+        """
         ...
 
 

@@ -40,6 +40,8 @@ class Source(Record):
     """Base commit (full hash); empty for inline trees."""
     python: str = ""
     """Interpreter that commands find as `python`; empty for the one looper runs on (without its packages)."""
+    environment: str = ""
+    """Digest of what the interpreter's environment holds; empty for inline trees."""
 
 
 class Tests(Record):
@@ -129,6 +131,10 @@ class Step(Record):
     """False for a format error, a failed edit, a missing file, a blocked loop."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    calls: int = 1
+    """Tool calls in the reply; only the first was run."""
+    cut: bool = False
+    """True if the reply ended at its token limit, not by the model's will."""
     pruned: bool = False
     """True if the model saw a pruned view of the conversation at this step."""
 

@@ -57,11 +57,9 @@ class GridTable(Callback):
         """Print the table; jobs that did not finish are counted, not left out in silence."""
         sweep = Path(config.hydra.sweep.dir)
         marks = sorted(sweep.glob("*/run.json"), key=lambda path: (len(path.parent.name), path.parent.name))
-        runs = []
-        for mark in marks:
-            job = json.loads(mark.read_text(encoding="utf-8"))
-            runs.append(load(Path(job["run"]), job["overrides"]))
-        missing = len([p for p in sweep.iterdir() if p.is_dir() and p.name.isdigit()]) - len(runs) if sweep.is_dir() else 0
+        jobs = [json.loads(mark.read_text(encoding="utf-8")) for mark in marks]
+        runs = [load(Path(job["run"]), job["overrides"]) for job in jobs if "run" in job]
+        failed = [job for job in jobs if "error" in job]
         if runs:
             from looper.report.export import csv_text
             from looper.report.grid import grid
@@ -69,5 +67,7 @@ class GridTable(Callback):
             Console().print(grid(runs))
             write_whole(sweep / "results.csv", csv_text(runs))
             print(f"table: {sweep / 'results.csv'}")
-        if missing > 0:
-            print(f"looper: {missing} jobs of this grid did not finish; see above", file=sys.stderr)
+        for job in failed:
+            print(f"looper: {' '.join(job['overrides'])} failed: {job['error']}", file=sys.stderr)
+        if failed:
+            raise SystemExit(2)

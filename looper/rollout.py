@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from looper.models.batching import BatchingModel
 from looper.protocols import Memory
-from looper.records import Episode, Query, Recall, Task
+from looper.records import Episode, Query, Recall, Task, digest_of
 from looper.session import Attempt, Sessions
 
 Observer = Callable[[Attempt, list[Episode], bool], None]
@@ -29,9 +29,9 @@ class Wave:
 
         Recall happens here, before any session of the wave: all see the memory as it was.
         """
-        groups: dict[tuple[str, str], list[Task]] = {}
+        groups: dict[str, list[Task]] = {}
         for task in self.tasks:
-            groups.setdefault((task.pair_id, task.source.name), []).append(task)
+            groups.setdefault(digest_of(task.public()), []).append(task)
         out = []
         for group in groups.values():
             recall: Recall = memory.recall(Query(task=group[0].id, text=group[0].issue))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from looper.agents.loop import Agent
-from looper.errors import ConfigError, ModelError, TrainingError
+from looper.errors import ConfigError, ModelError, NothingToLearn, TrainingError
+from looper.lab import LearningLab, matched
 from looper.metrics.leakage import measure
 from looper.metrics.outcomes import TRAIN, Outcome
 from looper.metrics.summary import ADAPTED, BASE, PLACEBO, summarise
@@ -17,6 +17,7 @@ from looper.protocols import (
     Benchmark,
     Curriculum,
     Data,
+    Knowledge,
     Memory,
     Model,
     Progress,
@@ -40,7 +41,7 @@ class Parts:
     benchmark: Benchmark
     curriculum: Curriculum
     model: Model
-    memory: Memory
+    knowledge: Knowledge
     data: Data
     strategy: Strategy
     trainer: Trainer
@@ -54,41 +55,44 @@ class Plan:
     seed: int
     attempts: int
     temperature: float
-    placebo: bool | None
+    placebo: bool
     parallel: int
-    identity: str
+    learning: str
     """Digest of what decides learning besides the examples: strategy and trainer."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearningLab:
-    """What a strategy works with; its folders are content-addressed, so that finished training is reused."""
-
-    trainer: Trainer
-    weights: Path | None
-    model_id: str
-    seed: int
-    root: Path
-
-    @property
-    def model_path(self) -> Path:
-        """Folder of the base model's weights. Raises ModelError for a model that cannot be trained here."""
-        if self.weights is None:
-            raise ModelError(f"{self.model_id} cannot be trained here: choose strategy=none, or a model with weights")
-        return self.weights
-
-    def out(self, name: str) -> Path:
-        """Return the folder of one artefact."""
-        return self.root / name
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
+class Entry:
     """A judged session with its place in the run."""
 
     arm: str
     stage: int
+    """Stages learned before the session."""
+    on: int
+    """Stage that the task belongs to, from 1; 0 for tasks of families that are only probed."""
     episode: Episode
+
+
+@dataclass(kw_only=True)
+class Arm:
+    """One line of experience: what is worked on in each world, and what came of it."""
+
+    name: str
+    work: dict[str, Sequence[Stage]]
+    skills: dict[str, Skill]
+    memories: dict[str, Memory]
+    changed: bool = False
+    """Whether anything was learned so far."""
+    latest: dict[str, list[Episode]] = field(default_factory=dict)
+    """The last stage's train episodes by world."""
+
+    def groups(self) -> Iterator[tuple[Skill, Memory, list[str]]]:
+        """Group worlds that share skill and memory, so that their common sessions meet in one wave."""
+        found: dict[tuple[str, int], list[str]] = {}
+        for world, skill in self.skills.items():
+            found.setdefault((skill.digest, id(self.memories[world])), []).append(world)
+        for worlds in found.values():
+            yield self.skills[worlds[0]], self.memories[worlds[0]], worlds
 
 
 @dataclass(kw_only=True)
@@ -98,96 +102,99 @@ class Run:
     parts: Parts
     plan: Plan
     store: Store
+    folder: Path
     progress: Progress
     tracker: Tracker
-    outcomes: list[Outcome] = field(default_factory=list)
-    probes: list[Probe] = field(default_factory=list)
-    learning: dict[str, Any] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    learning: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    probed: dict[str, Sequence[Stage]] = field(default_factory=dict)
+    """Stages by world: whose held-out tasks are probed."""
+    _model: tuple[str, Model] | None = None
 
     def execute(self) -> dict[str, Any]:
         """Run everything that is not yet done and return the metrics."""
-        parts, seed = self.parts, self.plan.seed
-        tasks = parts.benchmark.load(seed)
+        tasks = self.parts.benchmark.load(self.plan.seed)
         worlds = sorted({t.world for t in tasks} - {""}) or [""]
-        stages = {w: self._stages(tasks, w) for w in worlds}
-        leaks = {t.id: measure(t.issue, t.gold).score if t.gold else None for t in tasks}
-        skills = dict.fromkeys(worlds, Skill())
-        self._probe(BASE, 0, stages, skills, leaks)
-        if not any(stage.train for part in stages.values() for stage in part):
-            return summarise(self.outcomes, primary=tasks[0].family, learning=self.learning)
-        own = self._learn(ADAPTED, stages, stages, skills, leaks, {})
-        if own and self._wants_placebo():
-            self._learn(PLACEBO, stages, self._placebo_stages(stages), skills, leaks, own)
-        return summarise(self.outcomes, primary=tasks[0].family, learning=self.learning)
+        self.probed = {w: self._stages(tasks, w) for w in worlds}
+        arms = self._arms()
+        self._check(arms)
+        self.tasks = {t.id: t for t in tasks}
+        self._probe(self._arm(BASE, {}), 0)
+        for i in range(len(self.probed[worlds[0]]) if arms else 0):
+            for arm in arms:
+                self._work(arm, i)
+            self._consolidate(arms, i)
+            for arm in arms:
+                if arm.changed:
+                    self._probe(arm, i + 1)
+        return summarise(self._outcomes(), primary=tasks[0].family, learning=self.learning)
 
-    def _wants_placebo(self) -> bool:
-        """Decide on the placebo arm; unless told, it is run where the benchmark has tasks for it."""
-        if self.plan.placebo is None:
-            return bool(self.parts.benchmark.placebo(self.plan.seed))
-        return self.plan.placebo
+    def _arms(self) -> list[Arm]:
+        """Return the arms that gather experience; none where there is nothing to work on."""
+        if not any(stage.train for stages in self.probed.values() for stage in stages):
+            return []
+        arms = [self._arm(ADAPTED, self.probed)]
+        if self.plan.placebo and self.parts.strategy.learns:
+            tasks = self.parts.benchmark.placebo(self.plan.seed)
+            if not tasks:
+                raise ConfigError("placebo=true, but the benchmark has no tasks for it: give placebo=false")
+            there = sorted({t.world for t in tasks} - {""}) or [""]
+            work = {w: self._stages(tasks, w if w in there else there[0]) for w in self.probed}
+            arms.append(self._arm(PLACEBO, work))
+        return arms
 
-    def _stages(self, tasks: Iterable[Task], world: str) -> Sequence[Stage]:
+    def _arm(self, name: str, work: dict[str, Sequence[Stage]]) -> Arm:
+        memories = {w: self.parts.knowledge.open(self.folder / "memory" / f"{name}{w and '-'}{w}") for w in self.probed}
+        return Arm(name=name, work=work, skills=dict.fromkeys(self.probed, Skill()), memories=memories)
+
+    def _stages(self, tasks: Sequence[Task], world: str) -> Sequence[Stage]:
         return self.parts.curriculum.stages([t for t in tasks if t.world in ("", world)], self.plan.seed)
 
-    def _placebo_stages(self, own: dict[str, Sequence[Stage]]) -> dict[str, Sequence[Stage]]:
-        tasks = self.parts.benchmark.placebo(self.plan.seed)
-        if not tasks:
-            raise ConfigError("placebo=true, but the benchmark has no tasks for it: give placebo=false")
-        worlds = sorted({t.world for t in tasks} - {""}) or [""]
-        return {w: self._stages(tasks, w if w in worlds else worlds[0]) for w in own}
+    def _check(self, arms: Sequence[Arm]) -> None:
+        """Refuse splits in which a held-out task is worked on, or whose worlds do not advance together."""
+        held_out = {digest_of(t.public()) for stages in self.probed.values() for s in stages for t in s.held_out}
+        for arm in arms:
+            for stages in arm.work.values():
+                if len(stages) != len(next(iter(self.probed.values()))):
+                    raise ConfigError(f"the curriculum gives the {arm.name} arm another number of stages")
+                both = [t.id for s in stages for t in s.train if digest_of(t.public()) in held_out]
+                if both:
+                    raise ConfigError(f"{len(both)} held-out tasks are worked on in the {arm.name} arm, e.g. {both[0]}")
 
-    def _learn(
-        self,
-        arm: str,
-        probed: dict[str, Sequence[Stage]],
-        worked: dict[str, Sequence[Stage]],
-        skills: dict[str, Skill],
-        leaks: dict[str, float | None],
-        limits: dict[tuple[str, int], int],
-    ) -> dict[tuple[str, int], int]:
-        """Work through the stages and learn after each; return the number of examples used.
-
-        `limits` caps the examples of a world and stage (a placebo learns from no more than the real arm).
-        """
-        used: dict[tuple[str, int], int] = {}
-        for i in range(max(len(s) for s in worked.values())):
-            self._work(arm, i + 1, {w: s[i] for w, s in worked.items()}, skills, leaks)
-            before = dict(skills)
-            skills = {}
-            for world, skill in before.items():
-                limit = limits.get((world, i + 1))
-                skills[world], used[world, i + 1] = self._consolidate(arm, world, i + 1, skill, limit)
-            if skills == before:
-                return {}
-            self._probe(arm, i + 1, probed, skills, leaks)
-        return used
-
-    def _work(
-        self, arm: str, stage: int, stages: dict[str, Stage], skills: dict[str, Skill], leaks: dict[str, float | None]
-    ) -> None:
-        """Let the agent work on a stage's train tasks."""
-        self._latest: dict[str, list[Episode]] = {w: [] for w in stages}
-        for skill, worlds in _by_skill(skills):
-            tasks = list({t.id: t for w in worlds for t in stages[w].train}.values())
+    def _work(self, arm: Arm, i: int) -> None:
+        """Let the agent work on the train tasks of stage `i`; its memory learns when all are done."""
+        arm.latest = {w: [] for w in arm.work}
+        for skill, memory, worlds in arm.groups():
+            tasks = list({t.id: t for w in worlds for t in arm.work[w][i].train}.values())
             wave = Wave(
                 tasks=tasks, attempts=self.plan.attempts, temperature=self.plan.temperature, seed=self.plan.seed
             )
-            episodes = self._roll(f"work ({arm})", wave, skill)
+            episodes = self._roll(f"work ({arm.name})", wave, skill, memory)
             for world in worlds:
-                ids = {t.id for t in stages[world].train}
-                self._latest[world] += [e for e in episodes if e.task in ids]
-            if arm == ADAPTED:
-                for episode in episodes:
-                    self.parts.memory.record(episode)
-                    self._note(TRAIN, stage - 1, stage, episode, leaks)
+                ids = {t.id for t in arm.work[world][i].train}
+                arm.latest[world] += [e for e in episodes if e.task in ids]
+            name = TRAIN if arm.name == ADAPTED else f"{arm.name} {TRAIN}"
+            self.entries += [Entry(arm=name, stage=i, on=i + 1, episode=e) for e in episodes]
+        for world, memory in arm.memories.items():
+            for episode in arm.latest[world]:
+                memory.record(episode)
+                arm.changed = arm.changed or self.parts.knowledge.remembers
 
-    def _consolidate(self, arm: str, world: str, stage: int, skill: Skill, limit: int | None) -> tuple[Skill, int]:
-        """Turn a world's latest episodes into examples, and these into skill."""
-        examples: Sequence[Example] = self.parts.data.examples(self._latest[world], self.plan.seed)
-        if limit is not None:
-            examples = _sample(examples, limit, self.plan.seed)
-        model = self.parts.model
-        root = digest_of([model.id, skill.digest, self.plan.identity, self.plan.seed, [digest_of(e) for e in examples]])
+    def _consolidate(self, arms: Sequence[Arm], i: int) -> None:
+        """Turn the stage's episodes into skill, every arm of a world from equally many examples."""
+        for world in self.probed:
+            found = {arm.name: self.parts.data.examples(arm.latest[world], self.plan.seed) for arm in arms}
+            counts = {name: len(examples) for name, examples in found.items()}
+            least = min(counts.values())
+            for arm in arms:
+                # An arm without any experience cannot be matched: it stays as it is, and the others learn.
+                used = matched(found[arm.name], least, self.plan.seed) if least else found[arm.name]
+                self._learn(arm, world, i, used, counts[arm.name])
+
+    def _learn(self, arm: Arm, world: str, i: int, examples: Sequence[Example], available: int) -> None:
+        model, skill = self.parts.model, arm.skills[world]
+        root = digest_of([model.id, skill.digest, self.plan.learning, self.plan.seed, [digest_of(e) for e in examples]])
         lab = LearningLab(
             trainer=self.parts.trainer,
             weights=model.weights,
@@ -195,84 +202,79 @@ class Run:
             seed=self.plan.seed,
             root=self.store.folder("adapters", root),
         )
+        facts: dict[str, Any] = {"world": world, "stage": i + 1, "examples": len(examples), "available": available}
+        facts["tasks"] = len({e.task for e in examples})
         try:
-            learned = self.parts.strategy.learn(skill, examples, lab)
+            arm.skills[world] = self.parts.strategy.learn(skill, examples, lab)
+        except NothingToLearn as error:  # a result: the arm stays as it is, and the report says why
+            facts["skipped"] = str(error)
         except TrainingError as error:
-            raise TrainingError(f"{arm}, stage {stage}{f', world {world}' if world else ''}: {error}") from error
-        facts = {"examples": len(examples), "tasks": len({e.task for e in examples}), "skill": learned.digest}
-        self.learning.setdefault(arm, []).append({"world": world, "stage": stage, **facts})
-        self.tracker.event("consolidated", {"arm": arm, "world": world, "stage": stage, **facts})
-        return learned, len(examples)
+            where = f"{arm.name}, stage {i + 1}{f', world {world}' if world else ''}"
+            raise TrainingError(f"{where}: {error}") from error
+        arm.changed = arm.changed or arm.skills[world] != skill
+        facts |= {"skill": arm.skills[world].digest, **lab.notes}
+        self.learning.setdefault(arm.name, []).append(facts)
+        self.tracker.event("consolidated", {"arm": arm.name, **facts})
 
-    def _probe(
-        self,
-        arm: str,
-        stage: int,
-        stages: dict[str, Sequence[Stage]],
-        skills: dict[str, Skill],
-        leaks: dict[str, float | None],
-    ) -> None:
-        """Try the held-out tasks of every stage with the skills as they are."""
-        for skill, worlds in _by_skill(skills):
+    def _probe(self, arm: Arm, stage: int) -> None:
+        """Try the held-out tasks of every stage with the arm as it is."""
+        for skill, memory, worlds in arm.groups():
             place: dict[str, int] = {}
-            tasks: dict[str, Task] = {}
             for world in worlds:
-                for on, part in enumerate(stages[world], 1):
+                for on, part in enumerate(self.probed[world], 1):
                     for task in part.held_out:
-                        tasks.setdefault(task.id, task)
-                        place.setdefault(task.id, on)
-            for episode in self._roll(f"probe ({arm})", Wave(tasks=list(tasks.values())), skill):
-                self.probes.append(Probe(arm=arm, stage=stage, episode=episode))
-                self._note(arm, stage, place[episode.task], episode, leaks)
+                        place.setdefault(task.id, on if task.family == part.name else 0)
+            wave = Wave(tasks=[self.tasks[name] for name in place])
+            for episode in self._roll(f"probe ({arm.name})", wave, skill, memory):
+                self.entries.append(Entry(arm=arm.name, stage=stage, on=place[episode.task], episode=episode))
 
-    def _note(self, arm: str, stage: int, on: int, episode: Episode, leaks: dict[str, float | None]) -> None:
-        leak = leaks.get(episode.task)
-        self.outcomes.append(Outcome.of(episode, arm=arm, stage=stage, on=on, leakage=leak))
+    def _outcomes(self) -> list[Outcome]:
+        leaks = {t.id: measure(t.issue, t.gold).score if t.gold else None for t in self.tasks.values()}
+        return [
+            Outcome.of(e.episode, arm=e.arm, stage=e.stage, on=e.on, leakage=leaks.get(e.episode.task))
+            for e in self.entries
+        ]
 
-    def _roll(self, name: str, wave: Wave, skill: Skill) -> list[Episode]:
+    def _skilled(self, skill: Skill) -> Model:
+        """Return the model with a skill; only the latest is kept, since each holds caches of its own."""
+        if self._model is None or self._model[0] != skill.digest:
+            self._model = (skill.digest, self.parts.model.with_skill(skill))
+        return self._model[1]
+
+    def _roll(self, name: str, wave: Wave, skill: Skill, memory: Memory) -> list[Episode]:
         parts = self.parts
         sessions = Sessions(
             agent=parts.agent,
             benchmark=parts.benchmark,
             workspace=parts.workspace,
             store=self.store,
-            model=parts.model.with_skill(skill),
+            model=self._skilled(skill),
             skill=skill,
         )
-        attempts = wave.plan(parts.memory)
+        attempts = wave.plan(memory)
         self.progress.phase(name, len(attempts))
 
         def observe(attempt: Attempt, episodes: list[Episode], fresh: bool) -> None:
             self.progress.done(episodes[0])
             if fresh:
-                first = episodes[0]
-                self.tracker.event(
-                    "session",
-                    {
-                        "phase": name,
-                        "digest": first.trajectory.digest,
-                        "task": first.task,
-                        "exit": first.trajectory.exit,
-                        "steps": len(first.trajectory.steps),
-                        "resolved": {e.task: e.resolved for e in episodes},
-                        "seconds": round(first.trajectory.seconds, 3),
-                    },
-                )
+                self.tracker.event("session", {"phase": name, **_told(episodes)})
 
-        return roll(sessions, attempts, parallel=self.plan.parallel, observe=observe)
+        episodes = roll(sessions, attempts, parallel=self.plan.parallel, observe=observe)
+        if episodes and all(e.infrastructure for e in episodes):
+            first = episodes[0]
+            why = first.trajectory.error or first.verdict.error or f"exit {first.trajectory.exit}"
+            raise ModelError(f"all {len(attempts)} sessions of {name} failed for reasons of the machine: {why}")
+        return episodes
 
 
-def _by_skill(skills: dict[str, Skill]) -> list[tuple[Skill, list[str]]]:
-    """Group worlds that share a skill, so that their common sessions meet in one wave."""
-    groups: dict[str, tuple[Skill, list[str]]] = {}
-    for world, skill in skills.items():
-        groups.setdefault(skill.digest, (skill, []))[1].append(world)
-    return list(groups.values())
-
-
-def _sample(examples: Sequence[Example], limit: int, seed: int) -> list[Example]:
-    """Return at most `limit` examples, drawn evenly over tasks, in their order."""
-    if len(examples) <= limit:
-        return list(examples)
-    kept = sorted(Random(f"placebo/{seed}").sample(range(len(examples)), limit))
-    return [examples[i] for i in kept]
+def _told(episodes: Sequence[Episode]) -> Mapping[str, Any]:
+    """Return what is logged of a session that was run."""
+    trajectory = episodes[0].trajectory
+    return {
+        "digest": trajectory.digest,
+        "task": trajectory.task,
+        "exit": trajectory.exit,
+        "steps": len(trajectory.steps),
+        "resolved": {e.task: e.resolved for e in episodes},
+        "seconds": round(trajectory.seconds, 3),
+    }

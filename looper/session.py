@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import platform
 import traceback
 from dataclasses import dataclass
 
 from looper.agents.loop import Agent
-from looper.errors import LooperError, MachineError, PatchError, StoreError
+from looper.errors import MachineError, PatchError, StoreError, WorkspaceError
 from looper.protocols import Benchmark, Model, Workspace
-from looper.records import Episode, Exit, Recall, Skill, Task, Trajectory, Verdict, digest_of
+from looper.records import (
+    INFRASTRUCTURE_EXITS,
+    Episode,
+    Exit,
+    Recall,
+    Skill,
+    Source,
+    Task,
+    Trajectory,
+    Verdict,
+    digest_of,
+)
 from looper.store import Store
 
 FORMAT = 1
@@ -41,15 +53,19 @@ class Sessions:
 
     def digest(self, attempt: Attempt) -> str:
         """Return the content address of an attempt's trajectory."""
+        task = attempt.tasks[0]
+        opening = self.agent.opening(
+            task, attempt.recall, terse=self.model.knows_protocol, playbook=self.skill.playbook
+        )
         return digest_of(
             {
                 "format": FORMAT,
-                "task": attempt.tasks[0].public(),
+                "task": task.public(),
+                "opening": [message.model_dump() for message in opening],
                 "model": self.model.id,
                 "skill": self.skill.digest,
                 "agent": self.agent.identity(),
-                "recall": attempt.recall.model_dump(mode="json"),
-                "sandbox": self.workspace.level,
+                "box": [dict(self.workspace.identity), _interpreter(task.source)],
                 "attempt": [attempt.number, attempt.stream, attempt.temperature],
             }
         )
@@ -69,7 +85,7 @@ class Sessions:
         """Return the attempt's judged episodes, and whether a session had to be run for them."""
         digest = self.digest(attempt)
         trajectory = self.store.trajectory(digest)
-        fresh = trajectory is None or trajectory.exit in (Exit.SECONDS, Exit.ERROR)
+        fresh = trajectory is None or trajectory.exit in INFRASTRUCTURE_EXITS
         if trajectory is None or fresh:
             trajectory = self._act(attempt, digest)
             self.store.add_trajectory(trajectory)
@@ -90,13 +106,10 @@ class Sessions:
                     attempt=attempt.number,
                     temperature=attempt.temperature,
                 )
-        except (StoreError, MachineError):
-            raise
-        except Exception as error:  # a failing session is a recorded episode, never a crash of the run
+        except (WorkspaceError, OSError) as error:  # a box that could not be opened or read is a recorded episode
             self.model.forget(digest)
-            text = str(error) if isinstance(error, LooperError) else traceback.format_exc()
             return Trajectory(
-                digest=digest, task=task.id, messages=(), steps=(), patch="", exit=Exit.ERROR, error=text[-4000:]
+                digest=digest, task=task.id, messages=(), steps=(), patch="", exit=Exit.ERROR, error=str(error)[-4000:]
             )
 
     def _judged(self, task: Task, trajectory: Trajectory) -> Episode:
@@ -118,7 +131,8 @@ class Sessions:
 
     def _verdict(self, task: Task, patch: str) -> Verdict:
         """Judge a patch in a second, fresh box; one patch of one task is judged once."""
-        key = digest_of([FORMAT, task.public(), task.tests.model_dump(mode="json"), patch, self.workspace.level])
+        box = [dict(self.workspace.identity), _interpreter(task.source)]
+        key = digest_of([FORMAT, task.public(), task.tests.model_dump(mode="json"), patch, box])
         known = self.store.verdict(key)
         if known is not None:
             return known
@@ -137,6 +151,11 @@ class Sessions:
             raise
         except Exception:
             return Verdict(resolved=False, error=traceback.format_exc()[-2000:])
+
+
+def _interpreter(source: Source) -> str:
+    """Return what identifies the Python that commands find."""
+    return source.environment or platform.python_version()
 
 
 def _episode_digest(trajectory: str, task: Task) -> str:

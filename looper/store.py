@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from looper.errors import StoreError
-from looper.records import Episode, Record, Trajectory, Verdict
+from looper.records import Episode, Record, Trajectory, Verdict, digest_of
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -26,7 +27,8 @@ def write_whole(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            os.fchmod(handle, 0o666 & ~_umask())
             file.write(text)
         Path(temporary).replace(path)
     except OSError as error:
@@ -37,6 +39,14 @@ def write_whole(path: Path, text: str) -> None:
             f"cannot write {path}: {error.strerror or error}; free space or rights there, or choose another "
             f"folder with out=FOLDER, and give the same command again: what is finished is kept"
         ) from error
+
+
+@lru_cache(maxsize=1)
+def _umask() -> int:
+    """Return the process's umask: temporary files are private, finished ones are for colleagues too."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read_record(path: Path, kind: type[R]) -> R | None:
@@ -59,6 +69,8 @@ class _Judged(Record):
     world: str
     pair: str
     trajectory: str
+    patch: str
+    """Digest of the patch that was judged: a session that is run again after a failure of the machine has another."""
     verdict: Verdict
 
 
@@ -92,13 +104,16 @@ class Store:
         if judged is None:
             return None
         trajectory = self.trajectory(judged.trajectory)
-        if trajectory is None:
+        if trajectory is None or judged.patch != digest_of(trajectory.patch):
             return None
-        return Episode(**{**dict(judged), "trajectory": trajectory})
+        fields = {**dict(judged), "trajectory": trajectory}
+        fields.pop("patch")
+        return Episode(**fields)
 
     def add_episode(self, episode: Episode) -> None:
         """Keep a judged session, by reference to its trajectory."""
-        judged = _Judged(**{**dict(episode), "trajectory": episode.trajectory.digest})
+        trajectory = episode.trajectory
+        judged = _Judged(**{**dict(episode), "trajectory": trajectory.digest, "patch": digest_of(trajectory.patch)})
         write_whole(self._path("episodes", episode.digest), judged.model_dump_json())
 
     def folder(self, kind: str, digest: str) -> Path:

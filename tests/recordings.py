@@ -6,7 +6,7 @@ from pathlib import Path
 from random import Random
 
 from looper.agents.prompt import Prompt
-from looper.benchmarks.bugs.benchmark import EVALUATION, SEED_STRIDE, Bugs
+from looper.benchmarks.bugs.benchmark import EVALUATION, SEED_STRIDE, SHARE, Bugs
 from looper.benchmarks.bugs.draw import Draw, draw
 from looper.benchmarks.bugs.family import conventions_family, mix_family
 from looper.models.replay import record
@@ -35,7 +35,8 @@ def draws(seed: int = 1) -> list[Draw]:
     first = EVALUATION + seed * SEED_STRIDE
     pair = conventions_family(Bugs().trees)
     two_copy = [draw(pair, i, world="A") for i in range(first, first + SIZE)]
-    return two_copy + [draw(mix_family(i % 24, kind="seen"), i) for i in range(first, first + PROBED)]
+    probed = range(first + SHARE, first + SHARE + PROBED)
+    return two_copy + [draw(mix_family(i % 24, kind="seen"), i) for i in probed]
 
 
 def write_recording(path: Path, seed: int = 1, wrong: int = 0) -> None:

@@ -88,7 +88,11 @@ def mutated(rng: random.Random, seeds: list[str]) -> str:
             case 3:
                 text = text[:a] + "".join(rng.choices(string.printable + "<>/=é\u0130\x00\ud800", k=5)) + text[a:]
             case 4:
-                text = text[:a] + rng.choice(("<think>", "</think>", "=======", "\r\n", '"', "path=", "</", "<")) + text[a:]
+                text = (
+                    text[:a]
+                    + rng.choice(("<think>", "</think>", "=======", "\r\n", '"', "path=", "</", "<"))
+                    + text[a:]
+                )
             case 5:
                 text = text[:a] + text[a:b].swapcase() + text[b:]
     return text

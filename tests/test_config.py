@@ -31,7 +31,9 @@ def composed(*overrides: str) -> DictConfig:
 def test_every_option_composes_and_builds(group: str, option: str) -> None:
     name = f"{group}={option}"
     if group == "tracker":
-        config = composed(f"tracker@trackers.{option}={option}" if option != "jsonl" else "tracker@trackers.jsonl=jsonl")
+        config = composed(
+            f"tracker@trackers.{option}={option}" if option != "jsonl" else "tracker@trackers.jsonl=jsonl"
+        )
         build(config.trackers[option], f"trackers.{option}")
         return
     config = composed(name, *NEEDED.get(name, []))
@@ -66,7 +68,14 @@ def test_the_run_id_names_the_science_only() -> None:
     for change in ("seed=2", "prompt.few_shot=false", "strategy=none", "curriculum.train=39"):
         assert read(composed(change)).run_id != base.run_id, change
     assert {"parallel", "out", "workspace"} <= UNSCIENTIFIC
-    assert run_id(base.config) == base.run_id
+    assert run_id(base.settings, base.placebo, base.parts) == base.run_id
+
+
+def test_the_run_id_is_of_values_not_of_words() -> None:
+    base = read(composed())
+    for same in ("temperature=1", "placebo=true", "+exp=pilot", "name=pilot"):
+        assert read(composed(same)).run_id == base.run_id, same
+    assert read(composed("prompt.without=[few_shot]")).run_id == read(composed("prompt.few_shot=false")).run_id
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,9 @@ def test_the_command_line_explains_itself(tmp_path: Path, arguments: list[str], 
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
-    probe = "import sys; sys.argv=['looper','--help']; import looper.__main__ as m; m.main(); print(sorted(sys.modules))"
+    probe = (
+        "import sys; sys.argv=['looper','--help']; import looper.__main__ as m; m.main(); print(sorted(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", probe], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "+exp=framework_fixes" in done.stdout
     for heavy in ("torch", "hydra", "transformers", "pydantic", "rich"):

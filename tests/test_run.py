@@ -149,7 +149,7 @@ def test_no_git_on_the_path_is_said(recording: Path, tmp_path: Path) -> None:
 
 def test_outputs_that_cannot_be_written_are_said(recording: Path, tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file, not a folder")
-    done = run(tmp_path, recording, "hydra.run.dir=jobs")
+    done = run(tmp_path, recording)
     assert done.returncode == 2
     assert "cannot write outputs" in done.stderr
     assert "Traceback" not in done.stderr
@@ -184,3 +184,73 @@ def test_a_grid_ends_in_one_table(recording: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "2 runs, primary family" in done.stdout
     assert len(list((tmp_path / "outputs" / "runs").iterdir())) == 2
+
+
+def test_a_grid_goes_on_after_a_job_that_fails(recording: Path, tmp_path: Path) -> None:
+    arguments = command(recording, "curriculum.train=2,50")
+    arguments.insert(3, "-m")
+    arguments.remove("curriculum.train=2")
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "curriculum.train=50 failed" in done.stderr
+    assert "1 runs, primary family" in done.stdout
+
+
+def test_another_recording_or_sandbox_is_another_run(finished: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", str(finished / "outputs"), str(tmp_path)], check=True)
+    replies = tmp_path / "replies.jsonl"
+    kept: list[str] = []
+    for wrong in (2, 3):  # the same file name, so the same run id, with other content
+        write_recording(replies, wrong=wrong)
+        assert run(tmp_path, Path(replies.name)).returncode == 0
+        (folder,) = [f for f in (tmp_path / "outputs" / "runs").iterdir() if f.name != folder_of(finished).name]
+        kept.append((folder / "metrics.json").read_text())
+    assert json.loads(kept[0])["ground"] != json.loads(kept[1])["ground"]
+    assert timeless(json.loads(kept[0])) != timeless(json.loads(kept[1]))
+
+
+def test_a_session_that_the_machine_failed_is_run_again_and_judged_anew(tmp_path: Path) -> None:
+    from looper.agents.loop import Agent, Budget
+    from looper.agents.prompt import Prompt
+    from looper.benchmarks.bugs.benchmark import Bugs
+    from looper.memory.none import NoMemory
+    from looper.models.replay import Replay
+    from looper.records import Conversation, Exit, Reply, Skill
+    from looper.rollout import Wave
+    from looper.session import Sessions
+    from looper.store import Store
+    from looper.workspaces.local import LocalWorkspace
+    from tests.recordings import draws
+
+    write_recording(tmp_path / "r.jsonl")
+    replay = Replay(path=str(tmp_path / "r.jsonl"))
+    broken = [True]
+
+    class Flaky(Replay):
+        """A server that is down for the first session."""
+
+        def reply(self, conversations: list[Conversation]) -> list[Reply]:
+            if broken:
+                raise ConnectionError("the server is down")
+            return list(replay.reply(conversations))
+
+    task = draws()[-1].task
+    sessions = Sessions(
+        agent=Agent(prompt=Prompt(), budget=Budget()),
+        benchmark=Bugs(),
+        workspace=LocalWorkspace(),
+        store=Store(tmp_path / "store"),
+        model=Flaky(path=replay.path),
+        skill=Skill(),
+    )
+    (attempt,) = Wave(tasks=[task]).plan(NoMemory())
+    (failed,), _ = sessions.run(attempt)
+    assert failed.trajectory.exit is Exit.ERROR
+    assert "the server is down" in failed.trajectory.error
+    assert failed.infrastructure
+    assert sessions.known(attempt) is None
+    broken.clear()
+    (again,), fresh = sessions.run(attempt)
+    assert fresh
+    assert again.resolved
+    assert sessions.known(attempt) == [again]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import time
+import traceback
 from dataclasses import dataclass, field
 
-from looper.actions import Done, FormatError, count_calls, parse
+from looper.actions import Bash, Done, FormatError, count_calls, parse
 from looper.agents.loops import LoopDetector
 from looper.agents.prompt import Prompt
 from looper.agents.pruning import Pruner
 from looper.agents.tools import Outcome, perform
 from looper.chat import first_message
-from looper.errors import ContextOverflow
+from looper.errors import ContextOverflow, LooperError, MachineError, StoreError
 from looper.protocols import Box, Model
 from looper.records import Conversation, Exit, Message, Recall, Reply, Skill, Step, Task, Trajectory
 
@@ -55,6 +56,7 @@ class _Session:
     messages: list[Message]
     steps: list[Step] = field(default_factory=list)
     exit: Exit | None = None
+    error: str = ""
     format_errors: int = 0
     used: int = 0
 
@@ -89,19 +91,20 @@ class Agent:
         attempt: int = 0,
         temperature: float = 0.0,
     ) -> Trajectory:
-        """Run one session in an open box; the diff is taken whatever the exit."""
+        """Run one session in an open box; the diff is taken whatever the exit.
+
+        What goes wrong outside of the agent ends the session as an error; only a store or a machine that cannot
+        go on at all (StoreError, MachineError) is raised.
+        """
         started = time.monotonic()
         session = _Session(messages=self.opening(task, recall, terse=model.knows_protocol, playbook=skill.playbook))
-        pruner = Pruner(self.budget.context, model.tokens)
-        loops = LoopDetector()
-        while session.exit is None:
-            view = pruner.view(session.messages) if self.prompt.prune else tuple(session.messages)
-            reply = self._ask(model, view, session, digest, temperature)
-            if reply is None:
-                break
-            self._act(reply, box, session, loops, pruned=self.prompt.prune and pruner.active)
-            if session.exit is None and time.monotonic() - started > self.budget.seconds:
-                session.exit = Exit.SECONDS
+        try:
+            self._converse(session, box, model, digest, temperature, started)
+        except (StoreError, MachineError):
+            raise
+        except Exception as error:
+            session.exit = Exit.ERROR
+            session.error = str(error) if isinstance(error, LooperError) else traceback.format_exc()[-4000:]
         model.forget(digest)
         return Trajectory(
             digest=digest,
@@ -111,8 +114,28 @@ class Agent:
             steps=tuple(session.steps),
             patch=box.diff(),
             exit=session.exit or Exit.TOKENS,
+            error=session.error,
             seconds=time.monotonic() - started,
         )
+
+    def _converse(
+        self, session: _Session, box: Box, model: Model, digest: str, temperature: float, started: float
+    ) -> None:
+        """Let the model act until the session has an exit."""
+        pruner = Pruner(self.budget.context, model.tokens)
+        loops = LoopDetector()
+        cuts = 0
+        while session.exit is None:
+            view = pruner.view(session.messages) if self.prompt.prune else tuple(session.messages)
+            if pruner.cuts > cuts:  # what was left out may be read again
+                cuts = pruner.cuts
+                loops.forget_reads()
+            reply = self._ask(model, view, session, digest, temperature)
+            if reply is None:
+                return
+            self._act(reply, box, session, loops, pruned=self.prompt.prune and pruner.active)
+            if session.exit is None and time.monotonic() - started > self.budget.seconds:
+                session.exit = Exit.SECONDS
 
     def _ask(
         self, model: Model, view: tuple[Message, ...], session: _Session, digest: str, temperature: float
@@ -135,6 +158,9 @@ class Agent:
 
     def _act(self, reply: Reply, box: Box, session: _Session, loops: LoopDetector, *, pruned: bool) -> None:
         action = parse(reply.text)
+        calls = count_calls(reply.text)
+        if reply.finish == "length" and isinstance(action, Bash) and "</bash>" not in reply.text.lower():
+            action = FormatError(reason="the reply was cut off before </bash>")  # half a command is not run
         if isinstance(action, FormatError):
             session.format_errors += 1
             outcome = Outcome(observation=f"Format error: {action.reason}. Answer with one tool call.", ok=False)
@@ -146,9 +172,8 @@ class Agent:
             else:
                 outcome = perform(action, box, self.prompt, seconds=self.budget.command_seconds)
                 loops.after(action, outcome)
-            extra = count_calls(reply.text) - 1
-            if extra > 0 and not isinstance(action, Done):
-                text = f"{outcome.observation}\n[only the first of {extra + 1} tool calls was run]"
+            if calls > 1 and not isinstance(action, Done):
+                text = f"{outcome.observation}\n[only the first of {calls} tool calls was run]"
                 outcome = Outcome(observation=text, ok=outcome.ok, changed=outcome.changed)
         session.steps.append(
             Step(
@@ -158,6 +183,8 @@ class Agent:
                 ok=outcome.ok,
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
+                calls=calls,
+                cut=reply.finish == "length",
                 pruned=pruned,
             )
         )

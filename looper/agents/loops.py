@@ -10,7 +10,7 @@ READS = 3
 FAILED_EDITS = 3
 """So many failed edits in a row."""
 COMMANDS = 3
-"""So many runs of one command without a write."""
+"""So many runs of one command with the same output."""
 WARNINGS = 1
 """So many pieces of advice before the session is ended."""
 
@@ -21,17 +21,22 @@ class LoopDetector:
     def __init__(self) -> None:
         self._seen: dict[str, set[int]] = {}
         self._stale_reads: dict[str, int] = {}
-        self._commands: dict[str, int] = {}
+        self._commands: dict[str, tuple[str, int]] = {}
         self._failed_edits = 0
         self._advised = 0
+
+    def forget_reads(self) -> None:
+        """Allow reading again what the agent can no longer see."""
+        self._seen.clear()
+        self._stale_reads.clear()
 
     def before(self, action: Action) -> str:
         """Return advice if the action would only repeat what was done, '' otherwise."""
         if isinstance(action, Read):
             return self._read(action)
         if isinstance(action, Bash):
-            self._commands[action.command] = self._commands.get(action.command, 0) + 1
-            if self._commands[action.command] >= COMMANDS:
+            _, count = self._commands.get(action.command, ("", 0))
+            if count >= COMMANDS - 1:
                 return self._advise(f"you have run this command {COMMANDS} times without changing anything")
         if isinstance(action, Edit) and self._failed_edits >= FAILED_EDITS:
             self._failed_edits = 0
@@ -42,7 +47,12 @@ class LoopDetector:
         """Learn what came of an action."""
         if isinstance(action, Edit):
             self._failed_edits = 0 if outcome.ok else self._failed_edits + 1
+        if isinstance(action, Bash):  # a command that shows something new each time is no repetition
+            before, count = self._commands.get(action.command, ("", 0))
+            same = count + 1 if before == outcome.observation else 1
+            self._commands[action.command] = (outcome.observation, same)
         if outcome.changed:
+            self._advised = 0
             self._seen.clear()
             self._stale_reads.clear()
             self._commands.clear()

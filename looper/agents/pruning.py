@@ -22,6 +22,8 @@ class Pruner:
         self._count = count
         self._sizes: list[int] = []
         self._out: set[int] = set()
+        self.cuts = 0
+        """How often observations were left out."""
 
     def view(self, messages: Sequence[Message]) -> tuple[Message, ...]:
         """Return the conversation as the model shall see it."""
@@ -33,6 +35,7 @@ class Pruner:
         return tuple(_omitted(m) if i in self._out else m for i, m in enumerate(messages))
 
     def _cut(self, messages: Sequence[Message], total: int) -> int:
+        self.cuts += 1
         observations = [i for i, m in enumerate(messages) if m.role == "user" and i > 1]
         for i in observations[:-KEEP_LAST]:
             if total <= self._budget // 2:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 
+from looper.errors import WorkspaceError
 from looper.protocols import Box
-from looper.records import CommandResult, Task, Tests, Verdict
-
-NOT_STARTED = frozenset({126, 127})
-"""Exit codes of a shell that could not start a command."""
+from looper.records import Task, Tests, Verdict
 
 _TOKEN = re.compile(r'^TOKEN = "([0-9a-f]{16,})"$', re.MULTILINE)
 
@@ -53,15 +52,16 @@ def judge_repair(task: Task, box: Box) -> Verdict:
     """
     token = token_of(task.tests)
     begun = time.monotonic()
-    for path, text in task.tests.files.items():
-        box.write(path, text)
-    result = box.run(task.tests.command, seconds=task.tests.seconds)
-    results = {} if result.timed_out else parse_results(result.output, token)
+    results: dict[str, bool] = {}
+    error = _put(task.tests, box)
+    if not error:
+        result = box.run(task.tests.command, seconds=task.tests.seconds)
+        results = {} if result.timed_out else parse_results(result.output, token)
+        error = "" if results else _not_started(box)
     fail_to_pass = {name: results.get(name, False) for name in task.tests.fail_to_pass}
     pass_to_pass = {name: results.get(name, False) for name in task.tests.pass_to_pass}
-    error = _not_started(task.tests.command, result) if not results else ""
     return Verdict(
-        resolved=not error and all(fail_to_pass.values()) and all(pass_to_pass.values()),
+        resolved=not error and bool(fail_to_pass) and all(fail_to_pass.values()) and all(pass_to_pass.values()),
         fail_to_pass=fail_to_pass,
         pass_to_pass=pass_to_pass,
         error=error,
@@ -69,9 +69,21 @@ def judge_repair(task: Task, box: Box) -> Verdict:
     )
 
 
-def _not_started(command: str, result: CommandResult) -> str:
-    """Return why a command did not start, '' if it did."""
-    if result.timed_out or result.exit_code not in NOT_STARTED:
-        return ""
-    tail = result.output.strip()[-200:]
-    return f"the test command {command!r} could not be started (exit code {result.exit_code}): {tail}"
+def _put(tests: Tests, box: Box) -> str:
+    """Write the hidden files over whatever a patch left in their place; return why that cannot be done."""
+    for path, text in tests.files.items():
+        try:
+            box.write(path, text)
+        except (OSError, WorkspaceError):
+            box.run(f"rm -rf -- {shlex.quote(path)}", seconds=60.0)
+            try:
+                box.write(path, text)
+            except (OSError, WorkspaceError) as error:
+                return f"the hidden file {path} cannot be written: {error}"
+    return ""
+
+
+def _not_started(box: Box) -> str:
+    """Return why not even an empty program starts, '' if it does: then lost results are the patch's doing."""
+    result = box.run("python -I -S -c pass", seconds=60.0)
+    return f"python does not start: {result.output.strip()[-200:]}" if result.exit_code else ""

@@ -75,6 +75,11 @@ class SweBenchCl:
         clones = self._clones({item.metadata.repo for item in chosen})
         return tuple(self._task(item, clones[item.metadata.repo], specs) for item in chosen)
 
+    @property
+    def has_placebo(self) -> bool:
+        """No tasks of these repositories are known to teach nothing."""
+        return False
+
     def placebo(self, seed: int) -> Sequence[Task]:
         """Return nothing: no other issues of these repositories are known to teach nothing."""
         return ()
@@ -152,7 +157,13 @@ class SweBenchCl:
             id=meta.instance_id,
             family=meta.repo,
             issue=item.task.problem_statement + hints,
-            source=Source(name=meta.repo, repository=str(clone), commit=meta.base_commit, python=str(python)),
+            source=Source(
+                name=meta.repo,
+                repository=str(clone),
+                commit=meta.base_commit,
+                python=str(python),
+                environment=recipe.digest,
+            ),
             tests=Tests(
                 patch=hidden.test_patch,
                 command=f"python -m pytest -rA -v -p no:cacheprovider {shlex.join(files)}",

@@ -13,6 +13,11 @@ from looper.records import Example, Skill
 class NoLearning:
     """Returns the skill as it is."""
 
+    @property
+    def learns(self) -> bool:
+        """Nothing is learned."""
+        return False
+
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the given skill."""
         return skill

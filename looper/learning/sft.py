@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from looper.errors import ConfigError, TrainingError
+from looper.errors import ConfigError, NothingToLearn, TrainingError
 from looper.learning.adapters import adapter_at
 from looper.protocols import Lab
 from looper.records import Example, Skill
@@ -30,6 +30,11 @@ class Sft:
         if self.refuse_under < 1:
             raise ConfigError(f"strategy.refuse_under={self.refuse_under} is not positive; choose 1 or more")
 
+    @property
+    def learns(self) -> bool:
+        """An adapter is trained."""
+        return True
+
     def warning(self, examples: Sequence[Example]) -> str:
         """Return what is to be said of the number of examples; '' if there are enough."""
         tasks = len({example.task for example in examples})
@@ -40,16 +45,17 @@ class Sft:
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the skill with a newly trained adapter in place of its last one.
 
-        Raises TrainingError for too few tasks, or an adapter of another base model.
+        Raises NothingToLearn for too few tasks, TrainingError for an adapter of another base model.
         """
         tasks = len({example.task for example in examples})
         if tasks < self.refuse_under:
-            raise TrainingError(
+            raise NothingToLearn(
                 f"{tasks} tasks with usable examples, strategy.refuse_under={self.refuse_under}; raise attempts, work "
                 "on more tasks, or give data.only_resolved=false or strategy=none"
             )
         if text := self.warning(examples):
             LOG.warning(text)
+            lab.note({"warning": text})
         last = None if self.fresh or not skill.adapters else skill.adapters[-1]
         if last is not None and last.base != lab.model_id:
             raise TrainingError(
@@ -57,6 +63,15 @@ class Sft:
             )
         fit = lab.trainer.fit(
             lab.model_path, examples, start=Path(last.path) if last else None, out=lab.out("adapter"), seed=lab.seed
+        )
+        lab.note(
+            {
+                "train_loss": fit.train_loss,
+                "held_out_loss": fit.held_out_loss,
+                "steps": fit.steps,
+                "history": list(fit.history),
+                "seconds": fit.seconds,
+            }
         )
         kept = () if self.fresh else skill.adapters[:-1]
         return skill.model_copy(update={"adapters": (*kept, adapter_at(fit.adapter, lab.model_id))})

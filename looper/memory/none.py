@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from looper.records import Episode, Query, Recall
 
@@ -10,6 +11,15 @@ from looper.records import Episode, Query, Recall
 @dataclass(frozen=True, kw_only=True)
 class NoMemory:
     """Recalls nothing and records nothing."""
+
+    @property
+    def remembers(self) -> bool:
+        """Nothing is kept."""
+        return False
+
+    def open(self, folder: Path) -> NoMemory:
+        """Return itself for every arm and world."""
+        return self
 
     def recall(self, query: Query) -> Recall:
         """Return no notes."""

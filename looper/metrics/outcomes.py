@@ -9,7 +9,13 @@ from looper.errors import LooperError
 from looper.records import Episode
 
 TRAIN = "train"
-"""Arm of the sessions that the agent learns from; all other arms are probes on held-out tasks."""
+"""Arm of the sessions that the agent learns from; `placebo train` is the placebo's. All others are probes."""
+
+
+def is_work(arm: str) -> bool:
+    """Whether an arm's sessions are worked on, not probes on held-out tasks."""
+    return arm.split(" ")[-1] == TRAIN
+
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +33,8 @@ class Outcome:
     pair: str
     """Identity of the task across worlds; statistics count distinct pairs."""
     task: str
+    session: str = ""
+    """Identity of the session: worlds that look the same to the agent share one. Empty is one of its own."""
     resolved: bool
     patched: bool
     infrastructure: bool
@@ -50,6 +58,7 @@ class Outcome:
             world=episode.world,
             pair=episode.pair or episode.task,
             task=episode.task,
+            session=episode.trajectory.digest,
             resolved=episode.resolved,
             patched=bool(episode.trajectory.patch.strip()),
             infrastructure=episode.infrastructure,

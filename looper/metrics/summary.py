@@ -8,7 +8,7 @@ from typing import Any
 from looper.errors import LooperError
 from looper.metrics.continual import measure
 from looper.metrics.intervals import rate
-from looper.metrics.outcomes import TRAIN, Outcome, check_same_worlds, values
+from looper.metrics.outcomes import TRAIN, Outcome, check_same_worlds, is_work, values
 from looper.metrics.paired import compare
 from looper.metrics.usage import usage
 from looper.metrics.verdict import caveats, finding, sentence
@@ -28,7 +28,7 @@ def summarise(
 
     Raises LooperError if the primary family was not probed, or arms worked on different tasks or worlds.
     """
-    probes = [o for o in outcomes if o.arm != TRAIN]
+    probes = [o for o in outcomes if not is_work(o.arm)]
     names = list(dict.fromkeys(o.family for o in probes))
     if primary not in names:
         raise LooperError(
@@ -38,7 +38,7 @@ def summarise(
     final = _final(probes)
     families = {name: _family(name, [o for o in final if o.family == name]) for name in names}
     head = families[primary]
-    matrix = _matrix([o for o in probes if o.family == primary])
+    matrix = _matrix([o for o in probes if o.on >= 1])
     metrics: dict[str, Any] = {
         "primary": primary,
         "n_worlds": head["n_worlds"],
@@ -55,6 +55,7 @@ def summarise(
         "infrastructure": _infrastructure(outcomes),
         "held_out_trained_on": _trained_on(outcomes, primary),
         "learning": dict(learning or {}),
+        "tasks": {arm: values([o for o in final if o.family == primary and o.arm == arm]) for arm in _arms(final)},
     }
     metrics["verdict"] = {
         "finding": str(finding(metrics)),
@@ -152,6 +153,6 @@ def _infrastructure(outcomes: Sequence[Outcome]) -> dict[str, int]:
 
 def _trained_on(outcomes: Sequence[Outcome], primary: str) -> int:
     """Count held-out tasks of the primary family that are train tasks too; 0 unless a split is broken."""
-    trained = {(o.world, o.pair) for o in outcomes if o.arm == TRAIN}
-    held_out = {(o.world, o.pair) for o in outcomes if o.arm != TRAIN and o.family == primary}
+    trained = {(o.world, o.pair) for o in outcomes if is_work(o.arm)}
+    held_out = {(o.world, o.pair) for o in outcomes if not is_work(o.arm) and o.family == primary}
     return len(trained & held_out)

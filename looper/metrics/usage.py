@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from looper.metrics.intervals import rate
 from looper.metrics.outcomes import Outcome
 
 
@@ -15,17 +16,33 @@ def usage(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 
     Everything that a clock says is under the key `seconds`, so that runs can be compared without it.
     """
+    verdicts, outcomes = outcomes, _sessions(outcomes)
     sessions = len(outcomes)
     return {
         "sessions": sessions,
+        "verdicts": len(verdicts),
         "steps": spread([float(o.steps) for o in outcomes]),
         "tokens": spread([float(o.tokens) for o in outcomes]),
         "seconds": {**spread([o.seconds for o in outcomes]), "total": sum(o.seconds for o in outcomes)},
         "exits": dict(sorted(Counter(o.exit for o in outcomes).items())),
-        "patch_rate": sum(o.patched for o in outcomes) / sessions if sessions else None,
-        "resolved": sum(o.resolved for o in outcomes),
-        "infrastructure": sum(o.infrastructure for o in outcomes),
+        "patch_rate": _patch_rate(outcomes),
+        "resolved": sum(o.resolved for o in verdicts),
+        "infrastructure": sum(o.infrastructure for o in verdicts),
     }
+
+
+def _patch_rate(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    if not outcomes:
+        return None
+    return rate({str(i): float(o.patched) for i, o in enumerate(outcomes)}).model_dump()
+
+
+def _sessions(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return one outcome for each session: a session judged in two worlds cost once."""
+    found: dict[tuple[str, int, str], Outcome] = {}
+    for i, outcome in enumerate(outcomes):
+        found.setdefault((outcome.arm, outcome.stage, outcome.session or f"row {i}"), outcome)
+    return list(found.values())
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from looper.errors import ModelError
 from looper.protocols import Model
 from looper.records import Conversation, Reply, Skill
+
+GATHER_SECONDS = 0.003
+"""Wait for one more conversation before a batch starts: a fuller batch costs the model no more time."""
 
 _Request = tuple[Conversation, "Future[Reply]"]
 
@@ -77,7 +81,7 @@ class BatchingModel:
             batch, closing = [request], False
             while len(batch) < self._width and not closing:
                 try:
-                    more = self._queue.get_nowait()
+                    more = self._queue.get(timeout=GATHER_SECONDS)
                 except queue.Empty:
                     break
                 if more is None:
@@ -89,15 +93,18 @@ class BatchingModel:
                 return
 
     def _answer(self, batch: list[_Request]) -> None:
-        """Answer a batch; if it fails, ask one by one, so that only the culprit's session fails."""
+        """Answer a batch; if it fails, halve it, so that in the end only the culprit's session fails."""
         try:
             replies = self._model.reply([conversation for conversation, _ in batch])
-        except Exception as error:
+            if len(replies) != len(batch):
+                raise ModelError(f"{self._model.id} gave {len(replies)} replies to {len(batch)} conversations")
+        except BaseException as error:  # whatever it is, a session waits for it
             if len(batch) == 1:
                 batch[0][1].set_exception(error)
             else:
-                for request in batch:
-                    self._answer([request])
+                half = len(batch) // 2
+                self._answer(batch[:half])
+                self._answer(batch[half:])
             return
         for (_, future), reply in zip(batch, replies, strict=True):
             future.set_result(reply)

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from looper.metrics.paired import compare
 from looper.report.table import (
     COMPARISONS,
     Metrics,
@@ -39,16 +40,36 @@ def grid(runs: Sequence[Run]) -> Table:
         table.add_column(arm, justify="right")
     for key in comparisons:
         table.add_column(COMPARISONS[key], justify="right")
-    for overrides, metrics in runs:
+    against = [_against(metrics, runs[0][1]) for _, metrics in runs]
+    if any(against):
+        table.add_column("against the first run", justify="right")
+    for (overrides, metrics), difference in zip(runs, against, strict=True):
         cells = [Text(metrics["primary"] if key == "" else shown(overrides, key)) for key in keys]
         cells += [rate_cell(metrics["resolve_rate"].get(arm)) for arm in arms]
         cells += [difference_cell(metrics[key]) for key in comparisons]
+        if any(against):
+            cells.append(difference_cell(difference))
         table.add_row(*cells)
-    made = sum(metrics[key] is not None for _, metrics in runs for key in comparisons)
+    made = sum(metrics[key] is not None for _, metrics in runs for key in comparisons) + sum(map(bool, against))
     if made > 1:
         table.caption = f"{made} comparisons: at p < .05 one in twenty differs by chance alone"
         table.caption_justify = "left"
     return table
+
+
+def _against(metrics: Metrics, first: Metrics) -> dict[str, Any] | None:
+    """Compare a run with the first one, task by task; None where they did not try the same tasks.
+
+    Compared are the adapted agents, or the base agents where one of the runs learned nothing.
+    """
+    mine, other = metrics.get("tasks", {}), first.get("tasks", {})
+    arm = "adapted" if "adapted" in mine and "adapted" in other else "base"
+    a, b = mine.get(arm, {}), other.get(arm, {})
+    if metrics is first or not a or a.keys() != b.keys():
+        return None
+    if not any(a[task] is not None and b[task] is not None for task in a):
+        return None
+    return compare(a, b).model_dump()
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

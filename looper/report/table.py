@@ -101,7 +101,7 @@ def usage(metrics: Metrics) -> Table:
         table.add_column(column, justify="left" if column == "exits" else "right")
     for arm, row in metrics["usage"].items():
         exits = ", ".join(f"{name} {count}" for name, count in row["exits"].items())
-        patched = ABSENT if row["patch_rate"] is None else percent(row["patch_rate"])
+        patched = ABSENT if row["patch_rate"] is None else percent(row["patch_rate"]["estimate"])
         spreads = [spread_text(row[key]) for key in ("steps", "tokens", "seconds")]
         table.add_row(Text(arm), str(row["sessions"]), *spreads, patched, Text(exits))
     table.caption = "steps, tokens, seconds: median (90th percentile)"

@@ -6,7 +6,8 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,24 @@ def finished(out: Path, inputs: str) -> Fit | None:
     if not stored.is_file() or file_digest(stored) != weights:
         raise StoreError(f"{stored} is not the file that its manifest describes; delete {out} to train again")
     return Fit(adapter=out, history=history, **fit)
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the lock of an adapter's folder; waits for another process that trains the same one."""
+    import fcntl
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        handle = (out.parent / f".{out.name}.lock").open("w")
+    except OSError as error:
+        raise StoreError(f"cannot write {out.parent}: {error.strerror}; free space or rights there") from error
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            yield
+        except OSError as error:
+            raise StoreError(f"cannot write {out}: {error.strerror or error}; free space or rights there") from error
 
 
 def publish(part: Path, out: Path, fit: Fit, facts: dict[str, Any]) -> None:

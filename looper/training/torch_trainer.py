@@ -87,9 +87,10 @@ class TorchTrainer:
         check(model, examples)
         settings = {k: v.value if isinstance(v, Enum) else v for k, v in dataclasses.asdict(self).items()}
         inputs = adapters.inputs_digest(model, examples, start, settings, seed)
-        if (done := adapters.finished(out, inputs)) is not None:
-            return done
-        return lora.fit(self, model, examples, start=start, out=out, seed=seed, inputs=inputs)
+        with adapters.alone(out):  # another job of a sweep may want the very same adapter
+            if (done := adapters.finished(out, inputs)) is not None:
+                return done
+            return lora.fit(self, model, examples, start=start, out=out, seed=seed, inputs=inputs)
 
     def losses(self, model: Path, examples: Sequence[Example], adapter: Path | None = None) -> Sequence[float]:
         """Return each example's mean loss per supervised token (nats)."""

@@ -41,7 +41,7 @@ class LocalBox:
         self._allowance = None if tmpfs else _size(place) + (yard.options.disk_mb << 20)
         self._full = False
 
-    def run(self, command: str, *, seconds: float | None = None) -> CommandResult:
+    def run(self, command: str, *, seconds: float) -> CommandResult:
         """Run a shell command; never raises for what the command does."""
         options = self._yard.options
         if self._full:
@@ -49,10 +49,9 @@ class LocalBox:
         command = command.encode("utf-8", "replace").decode()
         if "\0" in command or len(command.encode()) > _COMMAND_LIMIT:
             return CommandResult(exit_code=126, output=f"a command has no NUL and at most {_COMMAND_LIMIT} bytes\n")
-        limit = options.command_seconds if seconds is None else seconds
-        launch = self._yard.sandbox.launch(self._place, self._python, command, limit)
+        launch = self._yard.sandbox.launch(self._place, self._python, command, seconds)
         watch = None if self._allowance is None else self._over
-        outcome = process.run(launch, seconds=limit, cap=options.output_chars, watch=watch)
+        outcome = process.run(launch, seconds=seconds, cap=options.output_chars, watch=watch)
         self._full = outcome.stopped or self._over()
         head, tail = (part.decode("utf-8", "replace") for part in _split(outcome))
         middle = f"\n[... {outcome.cut} bytes cut ...]\n" if outcome.cut else ""
@@ -201,6 +200,9 @@ def _yard(options: LocalWorkspace, process_id: int) -> Yard:
 _guard = threading.Lock()
 
 
+_LIMITS = ("output_chars", "memory_mb", "processes", "file_mb", "disk_mb")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LocalWorkspace:
     """Fresh checkouts on this machine.
@@ -213,8 +215,6 @@ class LocalWorkspace:
 
     isolation: Level = Level.auto
     """Level that is required; `auto` takes the strongest that works here."""
-    command_seconds: float = 30.0
-    """Time limit of a command, where the caller gives none."""
     output_chars: int = 8000
     """Bytes of a command's output that are kept: one half head, one half tail."""
     memory_mb: int = 4096
@@ -229,7 +229,7 @@ class LocalWorkspace:
     """Folder for checkouts; empty is the system's folder for temporary files."""
 
     def __post_init__(self) -> None:
-        for name in ("command_seconds", "output_chars", "memory_mb", "processes", "file_mb", "disk_mb"):
+        for name in _LIMITS:
             if getattr(self, name) <= 0:
                 raise ConfigError(f"workspace.{name}={getattr(self, name)} must be above 0")
 
@@ -243,6 +243,12 @@ class LocalWorkspace:
     def level(self) -> str:
         """Isolation in force: bubblewrap, landlock or rlimits. Raises SandboxError if it cannot be had."""
         return self._started().sandbox.level.value
+
+    @property
+    def identity(self) -> dict[str, str | int]:
+        """Level and limits: what decides how commands end. Raises SandboxError if the level cannot be had."""
+        limits = {name: int(getattr(self, name)) for name in _LIMITS}
+        return {"level": self.level, **limits}
 
     @property
     def reasons(self) -> dict[str, str]:

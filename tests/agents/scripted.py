@@ -27,7 +27,11 @@ class Scripted:
         for conversation in conversations:
             turn = sum(m.role == "assistant" for m in conversation.messages)
             self.shown.append(conversation)
-            text = self.replies(conversation, turn) if callable(self.replies) else self.replies[min(turn, len(self.replies) - 1)]
+            text = (
+                self.replies(conversation, turn)
+                if callable(self.replies)
+                else self.replies[min(turn, len(self.replies) - 1)]
+            )
             prompt = sum(len(m.content) // 3 for m in conversation.messages)
             out.append(Reply(text=text, prompt_tokens=prompt, completion_tokens=max(1, len(text) // 3)))
         return out
@@ -35,7 +39,7 @@ class Scripted:
     def tokens(self, text: str) -> int:
         return len(text) // 3
 
-    def with_skill(self, skill: Skill) -> "Scripted":
+    def with_skill(self, skill: Skill) -> Scripted:
         return self
 
     def forget(self, conversation: str) -> None:

@@ -45,7 +45,9 @@ def test_wrong_indentation_is_mended_only_when_fuzzy() -> None:
     assert not done.exact
 
 
-@pytest.mark.parametrize(("old", "applies"), [("    return one_total + twa", True), ("    completely different text", False)])
+@pytest.mark.parametrize(
+    ("old", "applies"), [("    return one_total + twa", True), ("    completely different text", False)]
+)
 def test_nearly_right_text_applies_and_other_text_does_not(old: str, applies: bool) -> None:
     text = "x = 1\n    return one_total + two\ny = 2\n"
     done = apply_edit(text, old, "    return two", fuzzy=True)

@@ -134,10 +134,23 @@ def test_values_that_claim_to_be_equal_do_not_pass(sample, tmp_path):
 
 
 def test_a_command_that_cannot_start_is_an_error(sample, tmp_path):
-    tests = sample.task.tests.model_copy(update={"command": "no-such-interpreter hidden_checks.py"})
-    task = sample.task.model_copy(update={"tests": tests})
-    verdict = judge_repair(task, FolderBox(tmp_path, task.source.files))
-    assert "could not be started" in verdict.error and not verdict.resolved
+    class Broken(FolderBox):
+        """A machine on which no program starts."""
+
+        def run(self, command, *, seconds):
+            return super().run("/no/such/program", seconds=seconds)
+
+    verdict = judge_repair(sample.task, Broken(tmp_path, sample.task.source.files))
+    assert "python does not start" in verdict.error and not verdict.resolved
+
+
+def test_a_folder_in_the_place_of_the_hidden_tests_does_not_stop_the_judge(sample, tmp_path):
+    box = FolderBox(tmp_path, sample.task.source.files)
+    (hidden,) = sample.task.tests.files
+    box.write(f"{hidden}/x.py", "")
+    box.edit(sample.bug.site)
+    verdict = judge_repair(sample.task, box)
+    assert verdict.resolved and not verdict.error
 
 
 def test_only_a_complete_signed_block_counts():

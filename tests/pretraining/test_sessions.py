@@ -48,7 +48,15 @@ def test_weighted_turns_are_actions_and_wrong_turns_carry_no_loss(sessions: list
 
 def test_the_mix_shows_every_situation(sessions: list[OracleSession]) -> None:
     texts = [render(s.messages) for s in sessions]
-    for mark in ("Notes from past sessions", "Format error", "no such file", "unittest", "FAILED", "<write", "Read whole"):
+    for mark in (
+        "Notes from past sessions",
+        "Format error",
+        "no such file",
+        "unittest",
+        "FAILED",
+        "<write",
+        "Read whole",
+    ):
         assert any(mark in text for text in texts), mark
     assert 0.15 < sum("Notes from past" in text for text in texts) / len(texts) < 0.35
 

@@ -1,12 +1,12 @@
 """A tiny random model with a real tokenizer, and examples of a few tasks."""
 
 import pytest
-from tests.training.conversations import conversation
 
 from looper.models.nano.shape import Shape
 from looper.models.nano.tokenizer import save_tokenizer, train_tokenizer
 from looper.pretraining.export import save
 from looper.pretraining.network import Network
+from tests.training.conversations import conversation
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """Loss masks, token by token."""
 
 import pytest
-from tests.training.conversations import conversation
 from tokenizers import Tokenizer
 
 from looper.chat import render
 from looper.errors import TrainingError
 from looper.training.tokens import tokenise
+from tests.training.conversations import conversation
 
 
 def test_the_loss_covers_the_weighted_turns_and_nothing_else(model):

@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from tests.training.conversations import conversation
 
 from looper.errors import ConfigError, StoreError, TrainingError
 from looper.training.torch_trainer import TorchTrainer
+from tests.training.conversations import conversation
 
 
 def trainer(**settings):

@@ -182,7 +182,7 @@ def test_options_are_checked():
 def test_a_level_that_cannot_be_had_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SandboxError, match="apt-get install bubblewrap"):
-        _ = LocalWorkspace(isolation=Level.bubblewrap, command_seconds=31).level
+        _ = LocalWorkspace(isolation=Level.bubblewrap, disk_mb=511).level
 
 
 def test_auto_takes_the_strongest_level_and_says_why_not_more(workspace):

@@ -29,6 +29,9 @@ FRESH = 1_000_000
 SEED_STRIDE = 10_000
 """Indexes that one seed has to itself."""
 
+SHARE = 3_000
+"""Of these, indexes for the primary family; probes and a placebo of its own draw from the next two shares."""
+
 SEEN_FAMILIES = 24
 """Mix families that `seen` cycles through."""
 
@@ -87,19 +90,24 @@ class Bugs:
         """Check the values. Raises ConfigError."""
         for name, least in (("size", 1), ("probe_tasks", 0)):
             value = getattr(self, name)
-            if not least <= value <= SEED_STRIDE // 2:
-                raise ConfigError(f"bugs: {name}={value} is not between {least} and {SEED_STRIDE // 2} tasks")
+            if not least <= value <= SHARE:
+                raise ConfigError(f"{name}={value} is not between {least} and {SHARE} tasks")
         if len(set(self.probes)) < len(self.probes):
-            raise ConfigError(f"bugs: probes [{', '.join(self.probes)}] repeat a family; list each once")
+            raise ConfigError(f"probes [{', '.join(self.probes)}] repeat a family; list each once")
         if self.trees not in PAIRS:
             known = ", ".join("/".join(pair) for pair in PAIRS)
-            raise ConfigError(f"bugs: unknown tree pair {self.pair!r}; choose one of {known}")
+            raise ConfigError(f"unknown tree pair {self.pair!r}; choose one of {known}")
 
     @property
     def trees(self) -> tuple[str, str]:
         """Names of the two trees."""
         first, _, second = self.pair.partition("/")
         return first, second
+
+    @property
+    def has_placebo(self) -> bool:
+        """There are tasks that teach nothing: the negative control's."""
+        return True
 
     def load(self, seed: int) -> Sequence[Task]:
         """Return the primary family's tasks, then each probed family's.
@@ -109,7 +117,7 @@ class Bugs:
         tasks = self._tasks(self.family, self.size, seed)
         for probe in self.probes:
             if probe is not self.family:
-                tasks += self._tasks(probe, self.probe_tasks, seed)
+                tasks += self._tasks(probe, self.probe_tasks, seed, offset=SHARE)
         return tasks
 
     def placebo(self, seed: int) -> Sequence[Task]:
@@ -118,7 +126,7 @@ class Bugs:
         For the primary family `unlearnable` they are other tasks, so that the two arms are independent draws.
         """
         own = self.family is FamilyKind.UNLEARNABLE
-        return self._tasks(FamilyKind.UNLEARNABLE, self.size, seed, offset=SEED_STRIDE // 2 if own else 0)
+        return self._tasks(FamilyKind.UNLEARNABLE, self.size, seed, offset=2 * SHARE if own else 0)
 
     def judge(self, task: Task, box: Box) -> Verdict:
         """Run the hidden tests in a second, fresh box that holds the agent's patch."""
@@ -126,7 +134,7 @@ class Bugs:
 
     def _tasks(self, kind: FamilyKind, count: int, seed: int, *, offset: int = 0) -> list[Task]:
         if seed < 0:
-            raise ConfigError(f"bugs: seed {seed} is negative; use 0 or more")
+            raise ConfigError(f"seed {seed} is negative; use 0 or more")
         first = EVALUATION + seed * SEED_STRIDE + offset
         if kind in _ONE_COPY:
             return [draw(_ONE_COPY[kind](i), i).task for i in range(first, first + count)]

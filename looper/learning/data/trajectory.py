@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from looper import actions
 from looper.chat import render, spans
 from looper.errors import ConfigError, TrainingError
-from looper.records import Episode, Example, digest_of
+from looper.records import Episode, Example, Step, digest_of
 
 LOG = logging.getLogger(__name__)
 
@@ -28,8 +28,9 @@ class Selection:
 class TrajectoryData:
     """Sessions as they were; the loss counts the assistant's turns, except those that went wrong.
 
-    A turn has weight 0 if its step failed (a format error, a failed edit, a missing file, a blocked loop), or if it
-    begins or ends with blanks, which in training would be tokenised together with the template around them.
+    A turn has weight 0 if its step failed (a format error, a failed edit, a missing file, a blocked loop; unless
+    `mask_failed` is false), if it was cut at the token limit, if it held calls that were not run, or if it begins or
+    ends with blanks, which in training would be tokenised together with the template around them.
 
     Left out are: sessions that failed for reasons of the machine; sessions in which the model saw a pruned
     conversation at any step, because the whole one is not what it answered; transcripts that another episode repeats
@@ -40,6 +41,8 @@ class TrajectoryData:
     """Most examples of one task; 0 is no limit. Tasks solved again and again otherwise crowd out the others."""
     only_resolved: bool = True
     """Take only sessions whose patch the hidden tests accept; false is the control that learns from all."""
+    mask_failed: bool = True
+    """Give turns that failed no weight; false learns from every turn that is an action."""
     limit: int = 0
     """Most examples in all, a sample that the seed decides; 0 is no limit."""
 
@@ -65,7 +68,7 @@ class TrajectoryData:
         chosen: list[Example] = []
         for episode in sorted(episodes, key=lambda e: (e.task, e.trajectory.attempt, e.digest)):
             reason = self._unfit(episode)
-            example = None if reason else to_example(episode)
+            example = None if reason else to_example(episode, mask_failed=self.mask_failed)
             if example is not None and not any(example.weights):
                 reason = "without a turn to learn"
             elif example is not None and (text := digest_of([m.model_dump() for m in example.messages])) in seen:
@@ -93,7 +96,7 @@ class TrajectoryData:
         return "pruned" if any(step.pruned for step in episode.trajectory.steps) else ""
 
 
-def to_example(episode: Episode) -> Example:
+def to_example(episode: Episode, *, mask_failed: bool = True) -> Example:
     """Return an episode as an example, weight 1 on every assistant turn that went well.
 
     Raises TrainingError if a turn to learn is no action, or the steps do not match the messages.
@@ -105,14 +108,19 @@ def to_example(episode: Episode) -> Example:
             f"episode {episode.digest} of {episode.task} has {len(replies)} assistant messages that are not the "
             f"replies of its {len(trajectory.steps)} steps; delete the stored episode and run its session again"
         )
-    good = iter(trajectory.steps)
+    steps = iter(trajectory.steps)
     weights = tuple(
-        float(next(good).ok and bool(m.content) and m.content == m.content.strip()) if m.role == "assistant" else 0.0
-        for m in trajectory.messages
+        float(_teaches(next(steps), mask_failed)) if m.role == "assistant" else 0.0 for m in trajectory.messages
     )
     example = Example(task=episode.task, episode=episode.digest, messages=trajectory.messages, weights=weights)
     _verify(example)
     return example
+
+
+def _teaches(step: Step, mask_failed: bool) -> bool:
+    """Whether a turn is worth imitating: a whole action of its own, done as asked."""
+    whole = bool(step.reply) and step.reply == step.reply.strip() and step.calls == 1 and not step.cut
+    return whole and step.action != actions.FormatError.kind and (step.ok or not mask_failed)
 
 
 def _verify(example: Example) -> None:

@@ -44,6 +44,7 @@ class Engine:
         self._network = Network(weights)
         self._tokenizer = tokenizer
         self._width = width
+        self._forgotten: deque[str] = deque()
         self._pool = Pool(weights.shape, limit=4 * width * -(-weights.shape.positions // PAGE))
         self._rows = Rows(self._network, width)
         self._lock = threading.Lock()
@@ -61,6 +62,8 @@ class Engine:
         prompts = [self._prompt(conversation) for conversation in conversations]
         replies: dict[int, Reply] = {}
         with self._lock, _one_thread(), torch.inference_mode():
+            while self._forgotten:
+                self._pool.drop(self._forgotten.popleft())
             jobs = deque(
                 Job(index, conversation, prompt)
                 for index, (conversation, prompt) in enumerate(zip(conversations, prompts, strict=True))
@@ -81,8 +84,7 @@ class Engine:
 
     def forget(self, conversation: str) -> None:
         """Free what is kept of a conversation."""
-        with self._lock, torch.inference_mode():
-            self._pool.drop(conversation)
+        self._forgotten.append(conversation)  # dropped before the next batch: a batch under way holds the pool
 
     def _prompt(self, conversation: Conversation) -> list[int]:
         ids = self._encode(render(conversation.messages, reply=True))
