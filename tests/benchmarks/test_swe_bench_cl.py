@@ -366,14 +366,6 @@ def test_the_option_file_holds_the_defaults():
 # ---------------------------------------------------------------- the real curriculum
 
 
-@pytest.fixture(scope="module")
-def shared_data():
-    folder = Path(__file__).parents[3] / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip("needs the benchmark's records")
-    return folder
-
-
 @pytest.mark.needs_shared_data
 def test_the_real_curriculum_is_read_in_order(shared_data):
     tasks = read_curriculum(shared_data / "swe-bench-cl.json")
