@@ -77,7 +77,7 @@ class Bugs:
 
     family: FamilyKind = FamilyKind.CONVENTIONS
     """Primary family."""
-    size: int = 150
+    size: int = 140
     """Distinct tasks of the primary family; the curriculum divides them."""
     probes: list[FamilyKind] = field(default_factory=lambda: [FamilyKind.NATURAL, FamilyKind.SEEN])
     """Families probed beside the primary one, which is not probed twice if it is named here too."""
