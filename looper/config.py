@@ -45,7 +45,7 @@ class Settings:
     """Temperature of the tries at train tasks; held-out tasks are always tried once, greedily."""
     placebo: bool | None = None
     """Also train and probe an adapter on as many sessions of unlearnable tasks; null: if the benchmark has them."""
-    parallel: int = 16
+    parallel: int = 64
     """Sessions under way at once; changes speed only."""
     out: str = "outputs"
     """Folder that everything is written to."""

@@ -11,7 +11,7 @@ from tests.training.conversations import conversation
 
 
 def trainer(**settings):
-    return TorchTrainer(**{"lr": 1e-2, "batch": 4, "held_out": 0.0, **settings})
+    return TorchTrainer(**{"lr": 1e-2, "batch": 4, "held_out": 0.0, "held_out_min_tasks": 10, **settings})
 
 
 def weights(adapter):

@@ -129,7 +129,9 @@ def _places(
     names = repo.fresh_words(rng, family, count, avoid)
     package, sub = repo.fresh_words(rng, family, 2, avoid)
     if trees is not None:
-        return [(repo.tree_place(package, trees[0], name), repo.tree_place(sub, trees[1], name)) for name in names]
+        # Evaluated trees share a folder, so that the choice is between their names and nothing else.
+        second = package if family.trees is not None else sub
+        return [(repo.tree_place(package, trees[0], name), repo.tree_place(second, trees[1], name)) for name in names]
     return [(repo.place(family.layout, package, sub, name),) for name in names]
 
 
