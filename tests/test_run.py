@@ -101,7 +101,7 @@ def test_a_killed_run_goes_on_and_runs_nothing_twice(finished: Path, recording: 
             command(recording, "parallel=2"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
-            process.wait(timeout=rng.uniform(1.2, 2.6) if kills < 4 else 100)
+            process.wait(timeout=rng.uniform(0.3, 0.9) if kills < 5 else 100)
             break
         except subprocess.TimeoutExpired:
             os.kill(process.pid, signal.SIGKILL)

@@ -25,11 +25,11 @@ from looper.errors import ConfigError
 from looper.records import digest_of
 
 GOLDEN = {
-    "mix0/0": "5df1b57e01428034084eb8d505a7b9b0",
-    "mix7/123456": "cb65c0f750010bcb2275d4e2abb1eaeb",
-    "natural2/1000003": "b0ff416455a8f35445c08714adaeb659",
-    "twin5/11": "cd6663dbeab7c39b59e1f0689fa7cae6",
-    "pair/1000002": "951fc9e4e956bd91c9e59af8da4ca63d",
+    "mix0/0": "fa6142dbeacd86b85943ec2576af232e",
+    "mix7/123456": "1f14dcb8d8e28dbbd447b113bed8f198",
+    "natural2/1000003": "f41a242b37b8654b7ff80ab56f508cd4",
+    "twin5/11": "c4df50e464b54d7db0cdfa7d82411d8f",
+    "pair/1000002": "cd208bc1a97c5bf6ab842f58e7b68eab",
 }
 """Digests of whole tasks; a change here means that the shipped weights were trained on other text."""
 

@@ -1,7 +1,8 @@
 """Strategies with a real trainer and a tiny random model."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,13 @@ class Bench:
     seed: int
     root: Path
 
+    notes: dict[str, object] = field(default_factory=dict)
+
     def out(self, name: str) -> Path:
         return self.root / name
+
+    def note(self, facts: Mapping[str, object]) -> None:
+        self.notes.update(facts)
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ class Bugs:
     """Families probed beside the primary one, which is not probed twice if it is named here too."""
     probe_tasks: int = 40
     """Distinct tasks of each probed family."""
-    pair: str = "fast/slow"
+    pair: str = "north/south"
     """Tree names of the two-copy families, one of `words.PAIRS` with a slash between."""
 
     def __post_init__(self) -> None:
