@@ -17,7 +17,6 @@ def is_work(arm: str) -> bool:
     return arm.split(" ")[-1] == TRAIN
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What one session says, without its text."""
