@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from looper.agents.loop import Agent
 from looper.config import Experiment, values_of
 from looper.errors import LooperError, StoreError
-from looper.records import digest_of
+from looper.records import Task, digest_of
 from looper.run import Entry, Parts, Plan, Run
 from looper.session import FORMAT
 from looper.store import Store, write_json, write_whole
@@ -22,19 +23,19 @@ from looper.store import Store, write_json, write_whole
 def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
     """Carry out an experiment, or show it if it is done; return its metrics."""
     folder = Path(experiment.settings.out) / "runs" / experiment.run_id
-    ground = _ground(experiment)
+    tasks = experiment.parts["benchmark"].load(experiment.settings.seed)
+    ground = _ground(experiment, tasks)
     metrics = _finished(folder / "metrics.json", ground)
     if metrics is None:
-        metrics = _carry_out(experiment, folder, overrides, ground)
+        metrics = _carry_out(experiment, folder, overrides, tasks, ground)
     _show(Console(), folder, metrics)
     leave_mark({"run": str(folder.resolve()), "overrides": overrides})
     return metrics
 
 
-def _ground(experiment: Experiment) -> str:
+def _ground(experiment: Experiment, tasks: Sequence[Task]) -> str:
     """Return a digest of what decides a run's result beside its configuration: tasks, weights, sandbox, code."""
     parts = experiment.parts
-    tasks = parts["benchmark"].load(experiment.settings.seed)
     return digest_of(
         [FORMAT, parts["model"].id, dict(parts["workspace"].identity), [t.model_dump(mode="json") for t in tasks]]
     )
@@ -58,7 +59,9 @@ def _finished(path: Path, ground: str) -> dict[str, Any] | None:
     return metrics if good else None
 
 
-def _carry_out(experiment: Experiment, folder: Path, overrides: list[str], ground: str) -> dict[str, Any]:
+def _carry_out(
+    experiment: Experiment, folder: Path, overrides: list[str], tasks: Sequence[Task], ground: str
+) -> dict[str, Any]:
     from looper.report.progress import Progress
     from looper.tracking.guarded import Guarded
 
@@ -100,7 +103,7 @@ def _carry_out(experiment: Experiment, folder: Path, overrides: list[str], groun
             progress=progress,
             tracker=tracker,
         )
-        metrics = {**run.execute(), "ground": ground}
+        metrics = {**run.execute(tasks), "ground": ground}
     _report(folder, metrics, facts, run.entries)
     write_json(folder / "metrics.json", metrics)
     tracker.finish(metrics)

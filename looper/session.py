@@ -15,7 +15,6 @@ from looper.records import (
     Exit,
     Recall,
     Skill,
-    Source,
     Task,
     Trajectory,
     Verdict,
@@ -65,10 +64,14 @@ class Sessions:
                 "model": self.model.id,
                 "skill": self.skill.digest,
                 "agent": self.agent.identity(),
-                "box": [dict(self.workspace.identity), _interpreter(task.source)],
+                "box": self._box(task),
                 "attempt": [attempt.number, attempt.stream, attempt.temperature],
             }
         )
+
+    def _box(self, task: Task) -> list[object]:
+        """Return what identifies the place that commands run in: the sandbox, and the Python that they find."""
+        return [dict(self.workspace.identity), task.source.environment or platform.python_version()]
 
     def known(self, attempt: Attempt) -> list[Episode] | None:
         """Return the attempt's episodes if all are stored and none failed for the machine's sake."""
@@ -131,8 +134,7 @@ class Sessions:
 
     def _verdict(self, task: Task, patch: str) -> Verdict:
         """Judge a patch in a second, fresh box; one patch of one task is judged once."""
-        box = [dict(self.workspace.identity), _interpreter(task.source)]
-        key = digest_of([FORMAT, task.public(), task.tests.model_dump(mode="json"), patch, box])
+        key = digest_of([FORMAT, task.public(), task.tests.model_dump(mode="json"), patch, self._box(task)])
         known = self.store.verdict(key)
         if known is not None:
             return known
@@ -151,11 +153,6 @@ class Sessions:
             raise
         except Exception:
             return Verdict(resolved=False, error=traceback.format_exc()[-2000:])
-
-
-def _interpreter(source: Source) -> str:
-    """Return what identifies the Python that commands find."""
-    return source.environment or platform.python_version()
 
 
 def _episode_digest(trajectory: str, task: Task) -> str:

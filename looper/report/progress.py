@@ -25,8 +25,9 @@ class Progress:
     ```
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        """Write to `console`, by default stderr."""
+    def __init__(self, console: Console | None = None, *, quiet_seconds: float = QUIET_SECONDS) -> None:
+        """Write to `console`, by default stderr; plain lines come no more often than every `quiet_seconds`."""
+        self._quiet_seconds = quiet_seconds
         self._console = console or Console(stderr=True)
         self._bars: Bars | None = None
         self._bar: TaskID | None = None
@@ -75,7 +76,7 @@ class Progress:
         self._failed += episode.infrastructure
         if self._bars and self._bar is not None:
             self._bars.update(self._bar, completed=self._done, result=self._result())
-        elif time.monotonic() - self._spoken >= QUIET_SECONDS:
+        elif time.monotonic() - self._spoken >= self._quiet_seconds:
             self._spoken = time.monotonic()
             self._say(f"{self._name}: {self._done} of {self._total}, {self._result()}")
 

@@ -2,7 +2,6 @@ import io
 
 from rich.console import Console
 
-from looper.report import progress as module
 from looper.report.progress import Progress
 
 
@@ -23,10 +22,9 @@ def test_plain_lines_are_few(sessions):
     assert len(lines) == 5
 
 
-def test_a_long_phase_speaks_now_and_then(sessions, monkeypatch):
-    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+def test_a_long_phase_speaks_now_and_then(sessions):
     stream = io.StringIO()
-    with Progress(Console(file=stream, width=80)) as progress:
+    with Progress(Console(file=stream, width=80), quiet_seconds=0.0) as progress:
         progress.phase("work", total=2)
         progress.done(sessions[0][2])
     assert "work: 1 of 2, " in stream.getvalue()

@@ -106,11 +106,6 @@ class Merged:
         return Engine(weights.arrange(shape, tensors), load_tokenizer(self._folder), width=self._width)
 
     @property
-    def path_on_disk(self) -> Path:
-        """Folder of the base model's files."""
-        return self._folder
-
-    @property
     def weights(self) -> Path:
         """Folder that adapters are trained on."""
         return self._folder
