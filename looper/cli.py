@@ -44,13 +44,13 @@ def doctor() -> None:
 @app.command()
 def pretrain(
     out: Annotated[Path, typer.Argument(help="Folder for the corpus, checkpoints and the finished model.")],
-    sessions: Annotated[int, typer.Option(help="Oracle sessions in the corpus.")] = 70_000,
-    tokens: Annotated[int, typer.Option(help="Tokens to train on.")] = 36_000_000,
+    sessions: Annotated[int, typer.Option(help="Oracle sessions in the corpus.")] = 130_000,
+    tokens: Annotated[int, typer.Option(help="Tokens to train on.")] = 62_000_000,
     minutes: Annotated[float, typer.Option(help="Wall-clock limit of the training; 0 is none.")] = 0.0,
     processes: Annotated[int, typer.Option(help="One-thread processes.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the corpus.")] = 11,
 ) -> None:
-    """Make the bundled model from nothing (about half an hour on two cores); goes on after a kill."""
+    """Make the bundled model from nothing (about 70 minutes on two cores); goes on after a kill."""
     from looper.pretraining.recipe import Recipe, make
 
     make(out, Recipe(sessions=sessions, tokens=tokens, minutes=minutes, processes=processes, seed=seed))

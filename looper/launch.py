@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -18,6 +19,10 @@ from looper.records import Task, digest_of
 from looper.run import Entry, Parts, Plan, Run
 from looper.session import FORMAT
 from looper.store import Store, write_json, write_whole
+
+if TYPE_CHECKING:
+    from looper.protocols import Tracker
+    from looper.tracking.guarded import Guarded
 
 
 def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
@@ -36,9 +41,9 @@ def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
 def _ground(experiment: Experiment, tasks: Sequence[Task]) -> str:
     """Return a digest of what decides a run's result beside its configuration: tasks, weights, sandbox, code."""
     parts = experiment.parts
-    return digest_of(
-        [FORMAT, parts["model"].id, dict(parts["workspace"].identity), [t.model_dump(mode="json") for t in tasks]]
-    )
+    placebo = parts["benchmark"].placebo(experiment.settings.seed) if experiment.placebo else []
+    met = [task.model_dump(mode="json") for task in (*tasks, *placebo)]
+    return digest_of([FORMAT, parts["model"].id, dict(parts["workspace"].identity), met])
 
 
 def _finished(path: Path, ground: str) -> dict[str, Any] | None:
@@ -63,7 +68,6 @@ def _carry_out(
     experiment: Experiment, folder: Path, overrides: list[str], tasks: Sequence[Task], ground: str
 ) -> dict[str, Any]:
     from looper.report.progress import Progress
-    from looper.tracking.guarded import Guarded
 
     settings, parts = experiment.settings, experiment.parts
     store = Store(Path(settings.out))
@@ -75,9 +79,8 @@ def _carry_out(
     for level, why in facts["stronger_sandboxes"].items():
         print(f"sandbox {level} cannot be had: {why}", file=sys.stderr)
     write_json(folder / "manifest.json", facts)
-    tracker = Guarded(**{name: part.open(folder) for name, part in experiment.trackers.items()})
-    tracker.event("start", facts)
-    with Progress() as progress:
+    with tracked(experiment.trackers, folder) as tracker, Progress() as progress:
+        tracker.event("start", facts)
         run = Run(
             parts=Parts(
                 agent=Agent(prompt=parts["prompt"], budget=parts["budget"]),
@@ -104,10 +107,32 @@ def _carry_out(
             tracker=tracker,
         )
         metrics = {**run.execute(tasks), "ground": ground}
-    _report(folder, metrics, facts, run.entries)
-    write_json(folder / "metrics.json", metrics)
+        _report(folder, metrics, facts, run.entries)
+        write_json(folder / "metrics.json", metrics)
     tracker.finish(metrics)
     return metrics
+
+
+@contextmanager
+def tracked(parts: Mapping[str, Any], folder: Path) -> Iterator[Guarded]:
+    """Open trackers for a run, which finishes them itself when it is done.
+
+    Whatever else ends it, an interrupt too, they get the event `failed` and are finished without metrics: a tracker
+    that is left open loses lines, and in a grid the next job's would go to it.
+    """
+    from looper.tracking.guarded import Guarded
+
+    opened: dict[str, Tracker] = {}
+    tracker = Guarded()
+    try:
+        for name, part in parts.items():
+            opened[name] = part.open(folder)
+            tracker = Guarded(**opened)
+        yield tracker
+    except BaseException as error:
+        tracker.event("failed", {"error": f"{type(error).__name__}: {error}".removesuffix(": ")})
+        tracker.finish({})
+        raise
 
 
 def _facts(experiment: Experiment, overrides: list[str]) -> dict[str, Any]:

@@ -281,5 +281,5 @@ class Tracker(Protocol):
         ...
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Record the final metrics and close."""
+        """Record the final metrics and close; a run that failed sends the event `failed`, then finishes with none."""
         ...

@@ -40,12 +40,12 @@ def _pair(word: str) -> tuple[str, str]:
 def show(folders: Sequence[Path], csv: Path | None = None) -> None:
     """Print runs as one table, and write it as CSV where asked for."""
     from looper.report.export import csv_text
-    from looper.report.grid import grid
+    from looper.report.grid import grid_tables
     from looper.report.table import run_table
 
     runs = [load(folder) for folder in folders]
     console = Console()
-    console.print(run_table(runs[0][1]) if len(runs) == 1 else grid(runs))
+    console.print(run_table(runs[0][1]) if len(runs) == 1 else grid_tables(runs))
     if csv is not None:
         write_whole(csv, csv_text(runs))
 
@@ -62,9 +62,9 @@ class GridTable(Callback):
         failed = [job for job in jobs if "error" in job]
         if runs:
             from looper.report.export import csv_text
-            from looper.report.grid import grid
+            from looper.report.grid import grid_tables
 
-            Console().print(grid(runs))
+            Console().print(grid_tables(runs))
             write_whole(sweep / "results.csv", csv_text(runs))
             print(f"table: {sweep / 'results.csv'}")
         for job in failed:

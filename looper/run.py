@@ -115,19 +115,21 @@ class Run:
     def execute(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """Run everything that is not yet done on the benchmark's tasks and return the metrics."""
         worlds = sorted({t.world for t in tasks} - {""}) or [""]
-        self.probed = {w: self._stages(tasks, w) for w in worlds}
+        self.probed = {w: self._stages(tasks, w, worlds) for w in worlds}
         arms = self._arms()
         self._check(arms)
         self.tasks = {t.id: t for t in tasks}
         self._probe(self._arm(BASE, {}), 0)
-        for i in range(len(self.probed[worlds[0]]) if arms else 0):
+        names = [stage.name for stage in self.probed[worlds[0]]]
+        for i in range(len(names) if arms else 0):
             for arm in arms:
                 self._work(arm, i)
             self._consolidate(arms, i)
             for arm in arms:
-                if arm.changed:
+                # The placebo is what the adapted arm ends against; the matrix of all stages is the latter's alone.
+                if arm.changed and (arm.name == ADAPTED or i + 1 == len(names)):
                     self._probe(arm, i + 1)
-        return summarise(self._outcomes(), primary=tasks[0].family, learning=self.learning)
+        return summarise(self._outcomes(), primary=tasks[0].family, learning=self.learning, stages=names)
 
     def _arms(self) -> list[Arm]:
         """Return the arms that gather experience; none where there is nothing to work on."""
@@ -137,7 +139,7 @@ class Run:
         if self.plan.placebo and self.parts.strategy.learns:
             tasks = self.parts.benchmark.placebo(self.plan.seed)
             there = sorted({t.world for t in tasks} - {""}) or [""]
-            work = {w: self._stages(tasks, w if w in there else there[0]) for w in self.probed}
+            work = {w: self._stages(tasks, w if w in there else there[0], there) for w in self.probed}
             arms.append(self._arm(PLACEBO, work))
         return arms
 
@@ -145,8 +147,15 @@ class Run:
         memories = {w: self.parts.knowledge.open(self.folder / "memory" / f"{name}{w and '-'}{w}") for w in self.probed}
         return Arm(name=name, work=work, skills=dict.fromkeys(self.probed, Skill()), memories=memories)
 
-    def _stages(self, tasks: Sequence[Task], world: str) -> Sequence[Stage]:
-        return self.parts.curriculum.stages([t for t in tasks if t.world in ("", world)], self.plan.seed)
+    def _stages(self, tasks: Sequence[Task], world: str, worlds: Sequence[str]) -> Sequence[Stage]:
+        """Split a world's tasks; probes that belong to no world are dealt out, so that each is tried once an arm."""
+        common: dict[str, list[str]] = {}
+        for task in tasks:
+            if not task.world and task.family != tasks[0].family:
+                common.setdefault(task.family, []).append(task.id)
+        dealt = {name for ids in common.values() for name in ids[worlds.index(world) :: len(worlds)]}
+        mine = [t for t in tasks if t.world in ("", world) and (t.id in dealt or t.family not in common)]
+        return self.parts.curriculum.stages(mine, self.plan.seed)
 
     def _check(self, arms: Sequence[Arm]) -> None:
         """Refuse splits in which a held-out task is worked on, or whose worlds do not advance together."""
@@ -179,17 +188,24 @@ class Run:
                 arm.changed = arm.changed or self.parts.knowledge.remembers
 
     def _consolidate(self, arms: Sequence[Arm], i: int) -> None:
-        """Turn the stage's episodes into skill, every arm of a world from equally many examples."""
-        for world in self.probed:
-            found = {arm.name: self.parts.data.examples(arm.latest[world], self.plan.seed) for arm in arms}
-            counts = {name: len(examples) for name, examples in found.items()}
-            least = min(counts.values())
-            for arm in arms:
-                # An arm without any experience cannot be matched: it stays as it is, and the others learn.
-                used = matched(found[arm.name], least, self.plan.seed) if least else found[arm.name]
-                self._learn(arm, world, i, used, counts[arm.name])
+        """Turn the stage's episodes into skill, every arm in every world from equally many examples.
 
-    def _learn(self, arm: Arm, world: str, i: int, examples: Sequence[Example], available: int) -> None:
+        An arm without any cannot be matched. The agent's own learns without it then, and the report says so; a placebo
+        that has nothing to be compared with learns nothing.
+        """
+        found = {
+            (arm.name, w): self.parts.data.examples(arm.latest[w], self.plan.seed) for arm in arms for w in self.probed
+        }
+        count = min((len(examples) for examples in found.values() if examples), default=0)
+        for world in self.probed:
+            alone = False
+            for arm in arms:  # the agent's own comes first
+                examples = found[arm.name, world]
+                used = [] if alone else matched(examples, count, self.plan.seed)
+                alone = not self._learn(arm, world, i, used, len(examples)) or alone
+
+    def _learn(self, arm: Arm, world: str, i: int, examples: Sequence[Example], available: int) -> bool:
+        """Let an arm learn in one world; False if there was too little to learn from."""
         model, skill = self.parts.model, arm.skills[world]
         root = digest_of([model.id, skill.digest, self.plan.learning, self.plan.seed, [digest_of(e) for e in examples]])
         lab = LearningLab(
@@ -212,6 +228,7 @@ class Run:
         facts |= {"skill": arm.skills[world].digest, **lab.notes}
         self.learning.setdefault(arm.name, []).append(facts)
         self.tracker.event("consolidated", {"arm": arm.name, **facts})
+        return "skipped" not in facts
 
     def _probe(self, arm: Arm, stage: int) -> None:
         """Try the held-out tasks of every stage with the arm as it is."""
@@ -220,7 +237,7 @@ class Run:
             for world in worlds:
                 for on, part in enumerate(self.probed[world], 1):
                     for task in part.held_out:
-                        place.setdefault(task.id, on if task.family == part.name else 0)
+                        place.setdefault(task.id, on if task.family in part.name.split("+") else 0)
             wave = Wave(tasks=[self.tasks[name] for name in place])
             for episode in self._roll(f"probe ({arm.name})", wave, skill, memory):
                 self.entries.append(Entry(arm=arm.name, stage=stage, on=place[episode.task], episode=episode))

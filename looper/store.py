@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,16 +18,24 @@ from looper.records import Episode, Record, Trajectory, Verdict, digest_of
 
 R = TypeVar("R", bound=BaseModel)
 
+DRAFT = ".part"
+"""Ending of a file that is being written."""
+STALE_SECONDS = 86_400.0
+"""Age from which a draft is nobody's: writing one takes moments, on a slow network disk too."""
+PLACES = ("", "runs/*/", "trajectories/*/", "verdicts/*/", "episodes/*/", "jobs/*/*/", "sweeps/*/*/", "sweeps/*/*/*/")
+"""Where in a store drafts are written."""
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file by rename, so that no reader ever sees half of it.
 
+    A killed process may leave the draft, `.NAME.????????.part`; opening a `Store` removes old ones.
     Raises StoreError, naming the file and the cause, if it cannot be written; nothing is left behind.
     """
     temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:40]}.", suffix=DRAFT, dir=path.parent)
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             os.fchmod(handle, 0o666 & ~_umask())
             file.write(text)
@@ -39,6 +48,16 @@ def write_whole(path: Path, text: str) -> None:
             f"cannot write {path}: {error.strerror or error}; free space or rights there, or choose another "
             f"folder with out=FOLDER, and give the same command again: what is finished is kept"
         ) from error
+
+
+def _tidy(root: Path) -> None:
+    """Remove drafts that killed processes left below `root`, whoever else does so at the same time."""
+    for place in PLACES:
+        with contextlib.suppress(OSError):  # a folder that went away meanwhile; tidying is no reason to stop
+            for draft in root.glob(f"{place}.*.????????{DRAFT}"):
+                with contextlib.suppress(OSError):
+                    if draft.lstat().st_mtime < time.time() - STALE_SECONDS:
+                        draft.unlink()
 
 
 @lru_cache(maxsize=1)
@@ -81,6 +100,7 @@ class Store:
         """Open (and make) the store below `root`. Raises StoreError if nothing can be written there."""
         self.root = root
         write_whole(root / ".writable", "")
+        _tidy(root)
 
     def trajectory(self, digest: str) -> Trajectory | None:
         """Return a finished session."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from looper.build import build
 from looper.config import PARTS, UNSCIENTIFIC, read, run_id
@@ -56,6 +56,18 @@ def test_every_experiment_opens_with_what_it_claims_and_costs(name: str) -> None
     head = "\n".join(lines[:12])
     for word in ("Claim:", "Command:", "Cost:", "Expected:"):
         assert word in head
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_select_options_and_leave_values_to_them(name: str) -> None:
+    text = (FOLDER / "exp" / f"{name}.yaml").read_text()
+    held = set(OmegaConf.create(text)) & set(GROUPS)
+    assert not held, f"values of {held} would stay behind when the group is overridden: give them an option's file"
+
+
+def test_an_experiments_benchmark_can_be_overridden() -> None:
+    real = ("benchmark=swe_bench_cl", "benchmark.tasks=tasks.json", "benchmark.repos=clones")
+    assert type(read(composed("+exp=framework_fixes", *real)).parts["benchmark"]).__name__ == "SweBenchCl"
 
 
 def test_plain_looper_is_the_pilot() -> None:

@@ -71,13 +71,23 @@ def test_the_placebo_learned_from_no_more_than_the_adapted_arm(metrics: Any) -> 
 
 
 def test_the_two_worlds_learned_from_opposite_sessions(metrics: Any) -> None:
-    skills = {row["skill"] for arm in ("adapted", "placebo") for row in metrics["learning"][arm]}
-    assert len(skills) == 4
+    own = {row["skill"] for row in metrics["learning"]["adapted"]}
+    placebo = {row["skill"] for row in metrics["learning"]["placebo"]}
+    assert len(own) == 2 and len(own | placebo) == 3, "the placebo is one for both worlds"
+
+
+def test_probes_without_a_world_are_tried_once_an_arm(metrics: Any, folder: Path) -> None:
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    sessions = [e["data"] for e in events if e["kind"] == "session"]
+    for arm in ("base", "adapted", "placebo"):
+        tried = [s["task"] for s in sessions if s["phase"] == f"probe ({arm})" and "natural" in s["task"]]
+        assert len(tried) == len(set(tried)) == 3
+        assert metrics["families"]["natural"]["resolve_rate"][arm]["n"] == 3
 
 
 def test_the_adapter_is_a_plain_peft_folder(finished: Path) -> None:
     configs = list((finished / "outputs" / "adapters").rglob("adapter_config.json"))
-    assert len(configs) == 4
+    assert len(configs) == 3
     made = json.loads(configs[0].read_text())
     assert (made["peft_type"], made["r"], made["lora_alpha"]) == ("LORA", 16, 32)
 

@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=40)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    folder = Nano().path_on_disk
+    folder = Nano().weights
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     print("pair                 mean share of the first   greedily the first   tasks")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from random import Random
 
@@ -76,3 +77,52 @@ class Split:
             pairs = pairs[0::2] + pairs[1::2]
         rest = pairs[self.train :]
         return set(pairs[: self.train]), set(rest[-self.held_out :] if self.held_out else rest)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """Stages in a row, each of one family or of several at once; a family may come again.
+
+    A family's last tasks are held out, and are the same in all its stages; each visit works on tasks of its own.
+    Families that no stage works on are probes.
+    """
+
+    order: list[str] = field(default_factory=lambda: ["first", "second", "first"])
+    """Families in the order of the stages; `first+second` works on both in one stage (joint training)."""
+    train: int = 25
+    """Distinct tasks of each family to work on in a stage."""
+    held_out: int = 40
+    """Distinct tasks of each family never worked on."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no stream."""
+        if not self.order or self.train < 1 or self.held_out < 1:
+            raise ValueError(
+                f"order={list(self.order)}, train={self.train} and held_out={self.held_out} make no stream: name at "
+                "least one stage, and give 1 task or more"
+            )
+
+    def stages(self, tasks: Sequence[Task], seed: int) -> Sequence[Stage]:
+        """Return the stages in order. Raises ConfigError for an unknown family or too few tasks."""
+        known = list(dict.fromkeys(task.family for task in tasks))
+        pairs = {f: list(dict.fromkeys(t.pair_id for t in tasks if t.family == f)) for f in known}
+        visits = Counter(f for name in self.order for f in name.split("+"))
+        for family, count in visits.items():
+            if family not in pairs:
+                raise ConfigError(f"curriculum.order names {family!r}, but the tasks are of: {', '.join(known)}")
+            if len(pairs[family]) < count * self.train + self.held_out:
+                raise ConfigError(
+                    f"{family} has {len(pairs[family])} tasks; {count} stages of {self.train} and {self.held_out} held "
+                    "out need more: lower curriculum.train or curriculum.held_out, or raise benchmark.size"
+                )
+        probes = tuple(t for t in tasks if t.family not in visits)
+        past: Counter[str] = Counter()
+        made: list[Stage] = []
+        for name in self.order:
+            families = name.split("+")
+            work = {p for f in families for p in pairs[f][past[f] * self.train : (past[f] + 1) * self.train]}
+            hold = {p for f in families for p in pairs[f][-self.held_out :]}
+            past.update(families)
+            held_out = tuple(t for t in tasks if t.pair_id in hold) + (() if made else probes)
+            made.append(Stage(name=name, train=tuple(t for t in tasks if t.pair_id in work), held_out=held_out))
+        return made

@@ -10,6 +10,7 @@ from looper.metrics.continual import measure
 from looper.metrics.intervals import rate
 from looper.metrics.outcomes import TRAIN, Outcome, check_same_worlds, is_work, values
 from looper.metrics.paired import compare
+from looper.metrics.stream import columns, stream
 from looper.metrics.usage import usage
 from looper.metrics.verdict import caveats, finding, sentence
 from looper.metrics.wording import label_of
@@ -19,12 +20,17 @@ SEEN = "seen"
 
 
 def summarise(
-    outcomes: Sequence[Outcome], *, primary: str, learning: Mapping[str, Any] | None = None
+    outcomes: Sequence[Outcome],
+    *,
+    primary: str,
+    learning: Mapping[str, Any] | None = None,
+    stages: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the content of metrics.json: JSON-able, deterministic, times only under `seconds*` keys.
 
     Rates and differences are of the arm's last stage. A comparison whose arm is absent is None, a rate whose arm is
-    absent has no key: never 0. `learning` (examples, unique tasks, losses, ...) is passed through.
+    absent has no key: never 0. `learning` (examples, unique tasks, losses, ...) is passed through. `stages` names the
+    families of each stage, where there are several.
 
     Raises LooperError if the primary family was not probed, or arms worked on different tasks or worlds.
     """
@@ -38,7 +44,7 @@ def summarise(
     final = _final(probes)
     families = {name: _family(name, [o for o in final if o.family == name]) for name in names}
     head = families[primary]
-    matrix = _matrix([o for o in probes if o.on >= 1])
+    matrix = _matrix([o for o in probes if o.on >= 1], columns(stages))
     metrics: dict[str, Any] = {
         "primary": primary,
         "n_worlds": head["n_worlds"],
@@ -49,6 +55,8 @@ def summarise(
         "forgetting": _forgetting([o for o in final if o.family == SEEN]),
         "matrix": matrix,
         "continual": measure(matrix).model_dump(),
+        "stages": list(stages),
+        "stream": stream(probes, stages, base=BASE, adapted=ADAPTED) if len(stages) > 1 else {},
         "train": _train([o for o in outcomes if o.arm == TRAIN]),
         "usage": {arm: usage([o for o in outcomes if o.arm == arm]) for arm in _arms(outcomes)},
         "leakage": {name: _leakage([o for o in probes if o.family == name]) for name in names},
@@ -109,10 +117,11 @@ def _forgetting(seen: Sequence[Outcome]) -> dict[str, Any] | None:
     return _difference([o for o in seen if o.arm == BASE], [o for o in seen if o.arm == ADAPTED])
 
 
-def _matrix(probes: Sequence[Outcome]) -> list[list[float | None]]:
+def _matrix(probes: Sequence[Outcome], columns: Sequence[int]) -> list[list[float | None]]:
     rows = [o for o in probes if o.arm in (BASE, ADAPTED)]
-    stages = max([1, *(max(o.stage, o.on) for o in rows)])
-    return [[_cell(rows, i, j) for j in range(1, stages + 1)] for i in range(stages + 1)]
+    count = max([1, len(columns), *(max(o.stage, o.on) for o in rows)])
+    shown = columns or range(1, count + 1)
+    return [[_cell(rows, i, j) for j in shown] for i in range(count + 1)]
 
 
 def _cell(rows: Sequence[Outcome], after: int, on: int) -> float | None:

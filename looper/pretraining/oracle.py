@@ -85,9 +85,9 @@ class _Script:
         seen = yield from self._search()
         path, line = self._pick(seen)
         site = self.bug.site if path == self.bug.site.path else self.bug.other or self.bug.site
-        if self.chance(0.03):
+        if self.chance(0.04):
             self.miss()
-            yield render(Read(path=path.split("/", 1)[-1] if "/" in path else f"src/{path}"))
+            yield render(Read(path=_astray(path, self.rng)))
         text = yield from self._look(path, line)
         yield from self._fix(site, text)
         yield render(Done())
@@ -102,7 +102,7 @@ class _Script:
     def _search(self) -> Generator[str, str, str]:
         if self.chance(0.05):
             self.miss()
-            yield self._search_text(self.bug.function[:-1] + self.rng.choice("xqz"))
+            yield self._search_text(_garbled(self.bug.function, self.rng))
         return (yield self._search_text(self.bug.function))
 
     def _pick(self, seen: str) -> tuple[str, int]:
@@ -155,6 +155,11 @@ class _Script:
             yield render(Edit(path=path, old=_misread(old, self.rng), new=new))
             if self.rng.random() < 0.5:
                 yield render(Read(path=path, first=max(1, line - 2), last=line + WINDOW - 2))
+        elif not clean and self.chance(0.08):
+            self.miss()
+            others = [text for text in shown[1:] if text.strip() and shown.count(text) == 1]
+            same = self.rng.choice(others) if others and self.rng.random() < 0.7 else old
+            yield render(Edit(path=path, old=same, new=same))
         answer = yield render(Edit(path=path, old=old, new=new))
         first = max(1, line - 3)
         while "stands at lines" in answer and line > first:  # the line stands again outside of what was read
@@ -173,6 +178,25 @@ class _Script:
         if not 0 < at < len(shown):
             return None
         return f"{shown[at - 1]}\n{old}", f"{shown[at - 1]}\n{new}"
+
+
+def _garbled(name: str, rng: Random) -> str:
+    """Return a function's name with a letter or a part gone wrong; it is found nowhere."""
+    parts = name.split("_")
+    if len(parts) > 2 and rng.random() < 0.4:
+        del parts[rng.randrange(len(parts) - 1)]
+        return "_".join(parts) + "q"
+    at = rng.randrange(1, len(name))
+    return name[:at] + rng.choice("xqz") * 2 + name[at + 1 :]
+
+
+def _astray(path: str, rng: Random) -> str:
+    """Return a path with a folder missing, or one too many."""
+    folders = path.split("/")
+    if len(folders) == 1:
+        return f"src/{path}"
+    del folders[rng.randrange(len(folders) - 1)]
+    return "/".join(folders)
 
 
 def _misread(line: str, rng: Random) -> str:

@@ -27,11 +27,11 @@ PROBED = 60
 class Recipe:
     """Everything that decides the bundled model."""
 
-    sessions: int = 70_000
+    sessions: int = 130_000
     """Oracle sessions in the corpus."""
     seed: int = 11
     """Seed of the corpus."""
-    tokens: int = 36_000_000
+    tokens: int = 62_000_000
     """Tokens to train on (sessions repeat once they are used up)."""
     minutes: float = 0.0
     """Wall-clock limit of the training; 0 is none."""

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from looper.metrics.paired import compare
+from looper.report.stream import has_stream, stream_table
 from looper.report.table import (
     COMPARISONS,
     Metrics,
@@ -55,6 +57,13 @@ def grid(runs: Sequence[Run]) -> Table:
         table.caption = f"{made} comparisons: at p < .05 one in twenty differs by chance alone"
         table.caption_justify = "left"
     return table
+
+
+def grid_tables(runs: Sequence[Run]) -> RenderableType:
+    """Return the grid's table and, where runs had several stages, what each held after every stage."""
+    keys = differing(runs)
+    streams = [(", ".join(shown(o, key) for key in keys) or "run", m) for o, m in runs if has_stream(m)]
+    return Group(grid(runs), stream_table(streams)) if streams else grid(runs)
 
 
 def _against(metrics: Metrics, first: Metrics) -> dict[str, Any] | None:

@@ -57,17 +57,16 @@ class Progress:
         if self._bars:
             self._bars.stop()
 
-    def phase(self, name: str, total: int, done: int = 0, resolved: int = 0) -> None:
-        """Begin a phase of `total` sessions; `done` of them, `resolved` of these, are there from an earlier run."""
+    def phase(self, name: str, total: int) -> None:
+        """Begin a phase of `total` sessions."""
         self._end()
-        self._name, self._total, self._done = name, total, done
-        self._resolved, self._failed = resolved, 0
+        self._name, self._total = name, total
+        self._done = self._resolved = self._failed = 0
         self._started = self._spoken = time.monotonic()
         if self._bars:
-            self._bar = self._bars.add_task(name, total=total, completed=done, result="")
+            self._bar = self._bars.add_task(name, total=total, result="")
         else:
-            kept = f", {done} already there" if done else ""
-            self._say(f"{name}: {total} sessions{kept}")
+            self._say(f"{name}: {total} sessions")
 
     def done(self, episode: Episode) -> None:
         """Count a finished session."""
@@ -79,10 +78,6 @@ class Progress:
         elif time.monotonic() - self._spoken >= self._quiet_seconds:
             self._spoken = time.monotonic()
             self._say(f"{self._name}: {self._done} of {self._total}, {self._result()}")
-
-    def note(self, text: str) -> None:
-        """Show a line, such as the training loss."""
-        self._say(text)
 
     def _end(self) -> None:
         if self._name and not self._bars:

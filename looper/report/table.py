@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from looper.metrics.wording import ABSENT, detectable_text, interval_text, p_text, percent
+from looper.report.learned import learned_notes
+from looper.report.stream import has_stream, stream_table
 
 Metrics = Mapping[str, Any]
 
@@ -27,6 +29,8 @@ LEGEND = (
 def run_table(metrics: Metrics) -> RenderableType:
     """Return the tables of a run and its verdict, for `rich.print`."""
     parts: list[RenderableType] = [results(metrics), Padding(Text(LEGEND, style="dim"), (0, 0, 1, 0)), usage(metrics)]
+    if has_stream(metrics):
+        parts.append(stream_table([("", metrics)]))
     parts += [Text(line) for line in notes(metrics)]
     verdict = metrics["verdict"]
     parts.append(Padding(Text(verdict["sentence"], style="bold"), (1, 0, 0, 0)))
@@ -138,7 +142,7 @@ def notes(metrics: Metrics) -> list[str]:
             f"Training: {train['resolved_sessions']} of {train['sessions']} sessions resolved, "
             f"{train['unique_resolved']} distinct tasks."
         )
-    return lines + continual_notes(metrics)
+    return lines + learned_notes(metrics["learning"]) + continual_notes(metrics)
 
 
 def continual_notes(metrics: Metrics) -> list[str]:

@@ -27,7 +27,7 @@ def adapter(folder, base, seed, **settings):
     from transformers import Qwen2ForCausalLM
 
     torch.manual_seed(seed)
-    model = Qwen2ForCausalLM.from_pretrained(base.path_on_disk, dtype=torch.float32)
+    model = Qwen2ForCausalLM.from_pretrained(base.weights, dtype=torch.float32)
     config = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, **settings)
     tuned = get_peft_model(model, config).eval()
     for name, weight in tuned.named_parameters():
@@ -58,7 +58,7 @@ def logits(model, ids):
 
 def test_it_is_a_model_and_its_identity_is_its_files(tiny, tmp_path):
     model: Model = Nano(path=str(tiny))
-    assert model.id.startswith("nano-") and model.knows_protocol and model.path_on_disk == tiny.resolve()
+    assert model.id.startswith("nano-") and model.knows_protocol and model.weights == tiny.resolve()
     assert model.tokens("def mune(pora):\n    return 12") == model.tokens("def mune(pora):") + 5
     assert model.reply([ask()])[0] == Nano(path=str(tiny), width=3).reply([ask()])[0]
     model.forget("a")

@@ -103,8 +103,12 @@ def make_metrics(sessions, primary="conventions"):
         for arm, stage, episode in sessions
     ]
     history = [{"step": s, "train_loss": 1.2 * 0.9**s, "held_out_loss": 1.3 * 0.92**s} for s in range(0, 40, 2)]
-    learning = {"adapted": {"examples": 31, "unique_tasks": 24, "train_loss": 0.02, "history": history}}
-    return summarise(outcomes, primary=primary, learning=learning if len({s[0] for s in sessions}) > 1 else None)
+    step = {"world": "", "stage": 1, "examples": 31, "available": 33, "tasks": 24, "train_loss": 0.02}
+    present = {arm for arm, _, _ in sessions}
+    learning = {arm: [dict(step)] for arm in ("adapted", "placebo") if arm in present}
+    if learning:
+        learning["adapted"][0]["history"] = history
+    return summarise(outcomes, primary=primary, learning=learning)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from looper.benchmarks.bugs.family import (
     conventions_family,
     mix_family,
     natural_family,
+    stream_family,
     unlearnable_family,
 )
 from looper.benchmarks.bugs.words import PAIRS
@@ -47,6 +48,7 @@ class FamilyKind(StrEnum):
     NATURAL = "natural"
     SEEN = "seen"
     FRESH = "fresh"
+    STREAM = "stream"
 
 
 def seen_family(k: int) -> Family:
@@ -72,7 +74,8 @@ class Bugs:
 
     In `conventions` every module exists twice, and one tree is live throughout a world; in `unlearnable` the same
     repositories have their live tree drawn per task; `natural` families follow conventions, and `fresh` families
-    draws, that the bundled model's pretraining never saw; `seen` are new draws of families that it knows.
+    draws, that the bundled model's pretraining never saw; `seen` are new draws of families that it knows. `stream`
+    holds two families, `first` and `second`, with opposite conventions and a folder that tells them apart.
     """
 
     family: FamilyKind = FamilyKind.CONVENTIONS
@@ -81,7 +84,7 @@ class Bugs:
     """Distinct tasks of the primary family; the curriculum divides them."""
     probes: list[FamilyKind] = field(default_factory=lambda: [FamilyKind.NATURAL, FamilyKind.SEEN])
     """Families probed beside the primary one, which is not probed twice if it is named here too."""
-    probe_tasks: int = 40
+    probe_tasks: int = 100
     """Distinct tasks of each probed family."""
     pair: str = "north/south"
     """Tree names of the two-copy families, one of `words.PAIRS` with a slash between."""
@@ -94,6 +97,8 @@ class Bugs:
                 raise ConfigError(f"{name}={value} is not between {least} and {SHARE} tasks")
         if len(set(self.probes)) < len(self.probes):
             raise ConfigError(f"probes [{', '.join(self.probes)}] repeat a family; list each once")
+        if FamilyKind.STREAM in self.probes:
+            raise ConfigError("probes cannot hold stream, which is two families; give benchmark.family=stream")
         if self.trees not in PAIRS:
             known = ", ".join("/".join(pair) for pair in PAIRS)
             raise ConfigError(f"unknown tree pair {self.pair!r}; choose one of {known}")
@@ -121,12 +126,18 @@ class Bugs:
         return tasks
 
     def placebo(self, seed: int) -> Sequence[Task]:
-        """Return `unlearnable` tasks with the primary family's indexes, in both worlds; the curriculum divides them.
+        """Return `unlearnable` tasks with the primary family's indexes; the curriculum divides them.
 
-        For the primary family `unlearnable` they are other tasks, so that the two arms are independent draws.
+        They are the same in every world: what their sessions happen to lean to then helps in one world as much as it
+        hurts in the other. For the primary family `unlearnable` they are other tasks, so that the two arms are
+        independent draws.
         """
         own = self.family is FamilyKind.UNLEARNABLE
-        return self._tasks(FamilyKind.UNLEARNABLE, self.size, seed, offset=2 * SHARE if own else 0)
+        if self.family is FamilyKind.STREAM:
+            tasks = self._stream(seed, learnable=False)
+        else:
+            tasks = self._tasks(FamilyKind.UNLEARNABLE, self.size, seed, offset=2 * SHARE if own else 0)
+        return [task for task in tasks if task.world == "A"]
 
     def judge(self, task: Task, box: Box) -> Verdict:
         """Run the hidden tests in a second, fresh box that holds the agent's patch."""
@@ -136,7 +147,16 @@ class Bugs:
         if seed < 0:
             raise ConfigError(f"seed {seed} is negative; use 0 or more")
         first = EVALUATION + seed * SEED_STRIDE + offset
+        if kind is FamilyKind.STREAM:
+            return self._stream(seed, learnable=True)
         if kind in _ONE_COPY:
             return [draw(_ONE_COPY[kind](i), i).task for i in range(first, first + count)]
         family = (conventions_family if kind is FamilyKind.CONVENTIONS else unlearnable_family)(self.trees)
         return [draw(family, i, world=world).task for i in range(first, first + count) for world in ("A", "B")]
+
+    def _stream(self, seed: int, *, learnable: bool) -> list[Task]:
+        """Return `size` tasks of each marked family in both worlds."""
+        first = EVALUATION + seed * SEED_STRIDE
+        families = [stream_family(self.trees, part, learnable=learnable) for part in (0, 1)]
+        indexes = range(first, first + self.size)
+        return [draw(family, i, world=world).task for family in families for i in indexes for world in ("A", "B")]

@@ -150,15 +150,15 @@ def _sentence(rng: Random, case: Case, edit: Edit, left: list[_Rival]) -> str | 
         return in_words(rng, edit.hint, named=1.0)
     if not left:
         pick = rng.random()
-        if pick < 0.3:
+        if pick < 0.05:
             return ""
-        if pick < 0.6:
+        if pick < 0.12:
             return behaviour(rng, case)
-        return in_words(rng, edit.hint, named=0.4)
+        return in_words(rng, edit.hint, named=0.6)
     key = hint_key(edit.hint)
     same = [r for r in left if r.edit.kind == edit.kind]
     if not same:
-        return in_words(rng, edit.hint, named=0.3)
+        return in_words(rng, edit.hint, named=0.6)
     if len(same) == 1 and ("|" in edit.hint or key in ("initial",)) and len(left) < 4:
         return in_words(rng, edit.hint, named=1.0)
     return None

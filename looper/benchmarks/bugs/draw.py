@@ -9,7 +9,7 @@ from random import Random
 from looper.benchmarks.bugs import repo
 from looper.benchmarks.bugs.defect import Defect, find_defect
 from looper.benchmarks.bugs.execute import Case, probe
-from looper.benchmarks.bugs.family import Family, two_copy_mix_family
+from looper.benchmarks.bugs.family import Family, Live, two_copy_mix_family
 from looper.benchmarks.bugs.grammar import draw_function
 from looper.benchmarks.bugs.issue import write
 from looper.benchmarks.bugs.scope import Function
@@ -72,7 +72,8 @@ def draw(family: Family, index: int, *, world: str = "") -> Draw:
     rng = Random(f"bugs:{stem}:{index}")
     if family.trees is not None:  # conventions other than the live tree vary by task, as in the training mix
         drawn = two_copy_mix_family(1_000_000_000 + index)
-        family = replace(drawn, name=family.name, kind=family.kind, trees=family.trees, stem=family.stem)
+        kept = {key: getattr(family, key) for key in ("name", "kind", "trees", "live", "mark", "stem")}
+        family = replace(drawn, **kept)
     defect = _defect(rng, family)
     members = _members(rng, family, defect)
     issue = write(rng, family.dialect, defect.function.name, defect.shown, defect.sentence)
@@ -127,12 +128,14 @@ def _places(
     count = 1 + max(m.module for m in members)
     avoid = {m.function.name for m in members} | {"app", "python", "packages", *(trees or ())}
     names = repo.fresh_words(rng, family, count, avoid)
-    package, sub = repo.fresh_words(rng, family, 2, avoid)
+    package, sub, inner = repo.fresh_words(rng, family, 3, avoid)
     if trees is not None:
         # Evaluated trees share a folder, so that the choice is between their names and nothing else.
-        second = package if family.trees is not None else sub
+        second = package if family.trees is not None or rng.random() < 0.75 else sub
+        if family.mark:
+            package = second = family.mark
         return [(repo.tree_place(package, trees[0], name), repo.tree_place(second, trees[1], name)) for name in names]
-    return [(repo.place(family.layout, package, sub, name),) for name in names]
+    return [(repo.place(family.layout, (package, sub, inner), name),) for name in names]
 
 
 def _module_text(functions: list[tuple[str, ...]]) -> str:
@@ -169,6 +172,8 @@ def _assemble(
     project = places[home][0].dotted.split(".")[0]
     files["README.md"] = f"# {project}\n"
     coin = rng.randrange(2)
+    if family.trees is not None:
+        coin = _balanced(family, index)
     live = _live(family, world, coin) if trees is not None else 0
     sites = [_sites(place.path, first_line, defect) for place in places[home]]
     bug = Bug(
@@ -182,6 +187,8 @@ def _assemble(
     stem = family.stem or family.name
     source = Source(name=f"bugs/{stem}/{index:04d}", files=dict(sorted(files.items())))
     label = family.kind if trees is not None and family.trees is not None else family.name
+    if family.mark and family.live is Live.COIN:
+        label += "-placebo"
     task = Task(
         id=f"bugs/{label}/{world}/{index:04d}" if world else f"bugs/{label}/{index:04d}",
         family=family.kind,
@@ -195,10 +202,15 @@ def _assemble(
     return Draw(task=task, bug=bug, trees=trees)
 
 
+def _balanced(family: Family, index: int) -> int:
+    """Return a coin of which one of each two tasks in a row has heads: no leaning to one tree is right more often."""
+    return Random(f"bugs:coin:{family.stem}:{index // 2}").randrange(2) ^ (index & 1)
+
+
 def _live(family: Family, world: str, coin: int) -> int:
     """Return which copy is live: by world, by coin and world, or by coin."""
     flipped = int(world == "B")
-    return flipped if family.kind == "conventions" else coin ^ flipped
+    return flipped ^ {Live.FIRST: 0, Live.SECOND: 1, Live.COIN: coin}[family.live]
 
 
 def _sites(path: str, first_line: int, defect: Defect) -> list[Site]:

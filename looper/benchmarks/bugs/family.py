@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from random import Random
 
 from looper.benchmarks.bugs import words
 from looper.errors import ConfigError
 
-MIX_LAYOUTS = ("flat", "src", "lib_sub", "root", "nested", "folder")
+MIX_LAYOUTS = ("flat", "src", "lib_sub", "root", "nested", "folder", "deep", "rooted", "rooted_sub", "rooted_deep")
+STREAM = ("first", "second")
+"""Kinds of the marked families of a stream."""
+
 NATURAL_LAYOUTS = ("python_dir", "component", "domain")
-MIX_NAMING = ("verb_noun", "noun_verb", "verb_noun_noun", "prefix", "short", "camel", "noun_noun_verb")
+MIX_NAMING = (
+    "verb_noun",
+    "noun_verb",
+    "verb_noun_noun",
+    "prefix",
+    "short",
+    "camel",
+    "noun_noun_verb",
+    "glued",
+    "verb_glued",
+    "glued_verb",
+)
 NATURAL_NAMING = ("noun_from_noun", "verb_by_noun", "as_noun_verb")
 DIALECTS = ("terse", "question", "expected", "story", "report", "mixed")
+
+
+class Live(StrEnum):
+    """Which of two trees is live."""
+
+    FIRST = "first"
+    SECOND = "second"
+    COIN = "coin"
+    """Drawn per task."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +57,8 @@ class Family:
     """Share of invented words in names."""
     prefix: str = ""
     """First part of every function's name in the `prefix` style."""
+    glue: str = "of"
+    """Word between the nouns of a name in the glued styles."""
     loops: float = 0.5
     """Share of explicit loops where a comprehension would do."""
     augmented: bool = True
@@ -65,6 +91,10 @@ class Family:
     """Names of the two trees of a two-copy family; None for ordinary repositories."""
     two_copy: bool = False
     """Whether every module exists under two trees."""
+    live: Live = Live.COIN
+    """Which tree of a two-copy family is live in world A; the other one is in world B."""
+    mark: str = ""
+    """Folder that holds the trees of a marked two-copy family, in every task; empty draws one for each."""
     stem: str = ""
     """Seed text and source name shared by families whose repositories are the same; empty means `name`."""
 
@@ -104,15 +134,15 @@ def _conventions(rng: Random) -> dict[str, object]:
 
 
 def _make(name: str, kind: str, rng: Random, **fixed: object) -> Family:
-    prefix = words.syllables(rng)[:3]
+    prefix = words.invented(rng)[:3]
     while words.foreign(prefix) or words.taken(prefix):
-        prefix = words.syllables(rng)[:3]
-    drawn: dict[str, object] = {"name": name, "kind": kind, "prefix": prefix}
+        prefix = words.invented(rng)[:3]
+    drawn: dict[str, object] = {"name": name, "kind": kind, "prefix": prefix, "glue": rng.choice(words.MIX_GLUE)}
     drawn.update(_conventions(rng))
     drawn["layout"] = rng.choice(MIX_LAYOUTS)
     drawn["naming"] = rng.choice(MIX_NAMING)
     drawn["invented"] = rng.choice((0.3, 0.5, 0.7))
-    drawn["pool"] = tuple(rng.sample(words.MIX_NOUNS, 120))
+    drawn["pool"] = (*rng.sample(words.MIX_NOUNS, 80), *(words.invented(rng) for _ in range(60)))
     drawn.update(fixed)
     return Family(**drawn)  # type: ignore[arg-type]
 
@@ -151,19 +181,32 @@ def two_copy_mix_family(k: int) -> Family:
     return _make(f"twin{k}", "mix", Random(f"bugs:twin:{k}"), layout="trees", two_copy=True)
 
 
-def _paired(pair: tuple[str, str], kind: str) -> Family:
+def _paired(pair: tuple[str, str], kind: str, live: Live, mark: str = "") -> Family:
     if pair not in words.PAIRS:
         known = ", ".join("/".join(p) for p in words.PAIRS)
         raise ConfigError(f"unknown tree pair {'/'.join(pair)!r}; choose one of {known}")
-    stem = "pair-" + "-".join(pair)
-    return _make(f"{kind}-{stem}", kind, Random(f"bugs:{stem}"), layout="trees", two_copy=True, trees=pair, stem=stem)
+    stem = "-".join(["pair", *pair, *([mark] if mark else [])])
+    rng = Random(f"bugs:{stem}")
+    return _make(
+        f"{kind}-{stem}", kind, rng, layout="trees", two_copy=True, trees=pair, live=live, mark=mark, stem=stem
+    )
 
 
 def conventions_family(pair: tuple[str, str]) -> Family:
     """Return the two-copy family in which one tree of `pair` is live in every task of a world."""
-    return _paired(pair, "conventions")
+    return _paired(pair, "conventions", Live.FIRST)
 
 
 def unlearnable_family(pair: tuple[str, str]) -> Family:
     """Return the two-copy family whose live tree is drawn per task; else equal to `conventions_family`."""
-    return _paired(pair, "unlearnable")
+    return _paired(pair, "unlearnable", Live.COIN)
+
+
+def stream_family(pair: tuple[str, str], part: int, *, learnable: bool = True) -> Family:
+    """Return one of two marked families with opposite conventions; without `learnable`, the placebo's half of it.
+
+    The same two trees lie below a folder that tells the families apart, and what is live in one is not in the other:
+    learning the second by its tree names alone unlearns the first, while the folder lets a model hold both.
+    """
+    live = (Live.FIRST, Live.SECOND)[part] if learnable else Live.COIN
+    return _paired(pair, STREAM[part], live, words.MARKS[part])

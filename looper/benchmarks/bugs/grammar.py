@@ -10,7 +10,7 @@ from looper.benchmarks.bugs import stages as n
 from looper.benchmarks.bugs import stages_text as t
 from looper.benchmarks.bugs.family import Family
 from looper.benchmarks.bugs.scope import TYPES, ZERO, Function, Scope
-from looper.benchmarks.bugs.words import NATURAL_VERBS, VERBS, foreign, letters, syllables, taken
+from looper.benchmarks.bugs.words import NATURAL_VERBS, VERBS, foreign, invented, taken
 
 Stage = tuple[Callable[[Scope, str], str], str, str, int]
 """A stage: its function, the type it gives, what it does (a key of VERBS), its weight."""
@@ -125,7 +125,7 @@ def draw_word(rng: Random, family: Family) -> str:
     """Return a noun of the family, or an invented word."""
     if rng.random() >= family.invented:
         return rng.choice(family.pool)
-    return syllables(rng) if rng.random() < 0.6 else letters(rng)
+    return invented(rng)
 
 
 def function_name(rng: Random, family: Family, tag: str) -> str:
@@ -143,6 +143,9 @@ def function_name(rng: Random, family: Family, tag: str) -> str:
         "verb_noun_noun": f"{verb}_{a}_{b}",
         "prefix": f"{family.prefix}_{verb}_{a}",
         "noun_noun_verb": f"{a}_{b}_{verb}",
+        "glued": f"{a}_{family.glue}_{b}",
+        "verb_glued": f"{verb}_{a}_{family.glue}_{b}",
+        "glued_verb": f"{a}_{family.glue}_{b}_{verb}",
         "noun_from_noun": f"{verb}_{a}_from_{b}",
         "verb_by_noun": f"{a}_{verb}_by_{b}",
         "as_noun_verb": f"as_{a}_{verb}",

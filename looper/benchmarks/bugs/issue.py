@@ -245,6 +245,11 @@ SUBJECTS: dict[str, tuple[str, ...]] = {
     "variable": ("{a} should be used, not {b}.", "It mixes up {a} and {b}.", "It reads {b} where {a} is meant."),
     "returned_other": ("{a} should come back, not {b}.", "It returns {b}."),
     "initial": ("{a} starts wrong.", "{a} has a wrong first value."),
+    "off_by_one": (
+        "A {b} in it should be {a}.",
+        "It says {b} where {a} is meant.",
+        "It has {b}, one off: {a} is right.",
+    ),
     "op+": ("{a} should be added.", "{a} is not added."),
     "op-": ("{a} should be taken off.", "{a} is not subtracted."),
     "op*": ("It should multiply by {a}.", "{a} is no factor."),

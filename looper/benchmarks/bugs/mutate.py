@@ -155,7 +155,7 @@ class _Finder(ast.NodeVisitor):
         if type(node.value) is int:
             for other in (node.value + 1, node.value - 1):
                 if other >= 0:
-                    self.add(Kind.OFF_BY_ONE, node, str(other), "off_by_one")
+                    self.add(Kind.OFF_BY_ONE, node, str(other), f"off_by_one:{node.value}|{other}")
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         symbol = "and" if isinstance(node.op, ast.And) else "or"

@@ -9,7 +9,7 @@ from looper.benchmarks.bugs.execute import Case
 from looper.benchmarks.bugs.family import Family
 from looper.benchmarks.bugs.grammar import draw_word
 from looper.benchmarks.bugs.scope import Function
-from looper.benchmarks.bugs.words import MIX_TREES, taken
+from looper.benchmarks.bugs.words import MIX_TREES, invented, taken
 
 HIDDEN = "hidden_checks.py"
 """Name of the hidden test file, written into the judge's box only."""
@@ -48,8 +48,23 @@ def fresh_words(rng: Random, family: Family, count: int, avoid: set[str]) -> lis
     return out
 
 
-def place(layout: str, package: str, sub: str, module: str) -> Place:
-    """Return where a module lies in a layout."""
+def _chain(folders: tuple[str, ...], module: str, *, rooted: bool) -> Place:
+    """Return a module below nested packages, of which the first folder may be a root of imports instead."""
+    paths = tuple("/".join(folders[: n + 1]) for n in range(len(folders)))
+    return Place(
+        path="/".join((*folders, f"{module}.py")),
+        dotted=".".join((*folders[rooted:], module)),
+        packages=paths[rooted:],
+        root=folders[0] if rooted else "",
+    )
+
+
+def place(layout: str, folders: tuple[str, str, str], module: str) -> Place:
+    """Return where a module lies in a layout, given names for its folders."""
+    package, sub, _ = folders
+    if layout in ("deep", "rooted", "rooted_sub", "rooted_deep"):
+        depth = {"deep": 3, "rooted": 1, "rooted_sub": 2, "rooted_deep": 3}[layout]
+        return _chain(folders[:depth], module, rooted=layout != "deep")
     if layout == "root":
         return Place(path=f"{module}.py", dotted=module, packages=())
     if layout == "src":
@@ -99,8 +114,8 @@ def tree_names(rng: Random, family: Family, text: str) -> tuple[str, str]:
     if family.trees is not None:
         return family.trees
     while True:
-        a, b = rng.sample(MIX_TREES, 2)
-        if a not in text and b not in text:
+        a, b = rng.sample(MIX_TREES, 2) if rng.random() < 0.6 else (invented(rng), invented(rng))
+        if a != b and a not in text and b not in text:
             return a, b
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 import sys
+from collections.abc import Callable
 from random import Random
 
 PAIRS: tuple[tuple[str, str], ...] = (
@@ -25,26 +26,70 @@ PAIRS: tuple[tuple[str, str], ...] = (
 
 MIX_NOUNS: tuple[str, ...] = tuple(
     """
-    account action address agent amount anchor angle area array asset badge band bank base batch bench bill bird block
-    board body bonus book border bound box branch bridge brick bucket buffer bundle button byte cable cache call card
-    cargo case cell chain chair change channel chapter chart check circle city claim class client clock code coin color
-    column comment context corner cost count counter course cover crate credit cursor curve customer cycle data deal
-    degree delay depth desk detail device digit disk distance domain door draft drive edge element engine entry error
-    event factor feature fee field figure file filter flag floor flow folder font form frame fraction function gap gate
-    grade graph grid group guest guide handle head header height hook hotel hour house icon image index input interval
-    item job join journey jump kernel label lane layer leaf ledger length lesson letter level library limit line link
-    list load loan lock log loop machine mail map margin mark market mask matrix member memory menu message meter method
-    metric minute mode model module moment month motor name neighbor node note number object offer office offset option
-    order origin owner packet page pair panel paper parcel parent part party path pattern payment peak period person
-    phase phone picture piece pixel place plan plane player point policy pool port position post power prefix price
-    process product profile project queue quota quote radius range rank rate ratio reader record region report request
-    reserve result retry reward road role room root route row rule sale sample scale scene schedule score screen season
-    seat second section segment sensor sequence server service session shape share sheet shelf shift shop side signal
-    size slice slot socket source space speed stack staff stage stamp state station status step stock store stream
-    street string student style subject suffix surface switch symbol system table tag target task tax team template
-    term ticket tile title token tool topic total tour tower track trade train transfer tree trip truck type unit update
-    user value vector vendor version video view visit volume vote wage wall wave week weight wheel width window wire
-    word worker year zone
+    abbey account acre action adapter address advice affair agent airport album alley alloy altar amount anchor
+    angle anthem apple archer area arena array arrow article artist aspect asset attic auction audio author autumn
+    avenue award axis badge bakery balance ballad ballot bamboo band bank banner barn barrel barrier base basin
+    batch battery beach beam bearing bell belt bench beverage bicycle bill bird biscuit bishop blade blanket blend
+    block blueprint board body bolt bone bonus book boot border bottle boulevard bound box bracket branch brand
+    brass bread breeze bribe brick bride bridge brief brigade broker brush bubble bucket budget buffer bulletin
+    bundle bunker bureau burst button byte cabin cabinet cable cache cactus cadence call camera camp canal candle
+    canvas cape capital capsule carbon card career cargo carpet carriage carton cartoon case cashier casino cattle
+    ceiling cell cement ceramic certificate chain chair chalk chamber champion change channel chapel chapter
+    charcoal charity chart check cherry chess chief choir chord chorus cinema circle circuit citizen city claim
+    class clause clay client cliff climate clinic clock cloth cloud cluster coach coal coat cobweb cocoa code coffee
+    coin collar colony color column comet comfort comma comment commerce commission committee compound compromise
+    concept concert concrete conduct confetti congress contest context contract contrast convoy cord corner corridor
+    cost cotton council count counter couple courier course court cousin cover craft crane crate crayon creature
+    credit creek crew crime crop crown cruise crumb crust cube culture cupboard curb currency cursor curtain curve
+    cushion custom customer cycle cylinder dairy damage dance danger data daughter dawn deal debate debt decade
+    decoder degree delay delegate demand density deposit depth deputy desert desk dessert detail detour device
+    dialog diamond diary diet digit dinner diploma discount dish disk dispute distance ditch dock doctor document
+    domain donor door dozen draft dragon drama drawer dress drill drive drum dune dust duty dynasty eagle earth
+    eclipse economy edge editor effect effort elbow election element elevator emblem emission empire encoder enemy
+    energy engine entry enzyme episode equity eraser error estate evening event evidence exam exhibit expert export
+    fabric facade factor factory faculty fairy faith fame fashion fate faucet favor feature fee ferry fiber fiction
+    field figure file filter flag fleece flight flock floor flour flow fluid foil folder folk font form fortune
+    fossil fraction frame frost fruit fuel function furnace galaxy gallery gap garage garden garment gas gate gear
+    gene genre ghost giraffe glass glory glove glue goat gorge gospel gossip grade grain grammar granite graph
+    gravel gravity grid grocery group guard guest guide guild guitar habit hammer handful handle harness harp hat
+    hazard head header height helmet herald heritage hero hobby hook horizon horn hospital hotel hour house humor
+    hunter husband hybrid icon idea idiom image impulse income index infant ink input insect insight interval
+    invoice item itinerary jacket jar jelly jewel job jockey join journey jump jury justice keeper kernel keyboard
+    kingdom kiosk kitchen knife knight knot label laboratory lace ladder lamp landmark lane laser lawyer layer
+    leader leaf league leather lecture ledger legend length lens leopard lesson letter level liberty library
+    lightning limit line link list load loan lock log logic loop lottery lounge luggage lumber lunch lyric machine
+    magazine magnet mail mammal manager mango mansion manual map margin mark market mask matrix mayor meal medal
+    medicine member memory mentor menu merchant message meteor meter method metric midnight mill mineral minister
+    minority minute mission mixture moat mode model modem module moment monarch monitor month monument mortgage
+    mosaic motor muscle museum mustard mystery myth name napkin nation needle neighbor nerve nest network nickel
+    node noodle norm note notion number nurse oath object ocean octave odor offer office offset olympic opera
+    opinion option oracle orbit order organ origin outlet owner oxygen package packet paddle page pair palace
+    palette panel panic paper parade paradox parcel parent parking parsley part party passage passport pasta pastry
+    patent path patient patrol pattern pause payment peach peak pedal penalty pencil penguin perfume period
+    person petition pharmacy phase phone physics piano picture piece pigeon pilgrim pioneer pipeline pirate pistol
+    pixel pizza place plan plane planet plaster plate player plaza plot plumber pocket poem poet point policy polish
+    polymer pool port portion portrait position post potato potion powder power praise prayer prefix premium price
+    priest prince printer prison prize process product profile profit project promise proof prophet protein province
+    puddle pulse pump puppet puzzle pyramid quarrel quarry quest queue quiz quota quote radar radio radius rail
+    rainbow ranch range rank rate ratio razor reader realm rebel receipt recipe record refuge region relic remedy
+    rental report reptile request rescue reserve resident restaurant result retry reunion revenue reward rhythm rice
+    riddle ritual rival road robot rocket role roof room root route row rubber rule rumor sailor salad sale salt
+    sample sauce scale scandal scarf scene schedule scholar science scissors scooter score scout screen script
+    sculptor season seat second secret section segment senator sensor sentence sequence server service session
+    shampoo shape share sheet shelf shield shift shirt shop shovel side signal siren size sketch ski skull slice
+    slogan slot smoke soap society socket soil soldier sonnet soup source space spark species speed spell spider
+    spine spirit sponge sponsor spoon stack stadium staff stage stair stamp state station statue status steam stem
+    step stereo stick stock stomach stone store strategy straw stream street strike string student studio style
+    subject suffix summit surface surgeon surprise survey suspect swamp sweater switch sword symbol syrup system
+    table tag tailor talent target task tavern tax teacher team telescope template temple tenant term terminal
+    territory texture theater theme theory therapy thief thread throne thumb ticket tiger tile timber tissue title
+    toast tobacco token tongue tool topic tornado tortoise total tour tourist tower track tractor trade tradition
+    traffic tragedy trail train trainer transfer treasure treaty tree trend triangle tribe trip trophy truck tunnel
+    turbine tutor twist type umbrella uncle unit universe update user value valve vanilla vapor vault vector vehicle
+    vendor verdict verse version vessel veteran victim victory video view village villain vine virtue virus vision
+    visit vitamin voice volcano volume vote voyage wage wagon waiter wall wallet warrior watch wave wealth weapon
+    weather wedding week weight whale wheat wheel whisper whistle widow width wilderness window winner winter wire
+    wisdom witness wizard wolf wool word worker workshop wreath wrist yacht yard year yeast yogurt zebra zipper zone
     """.split()
 )
 """Nouns of the training mix."""
@@ -111,8 +156,29 @@ MIX_TREES: tuple[str, ...] = tuple(
 )
 """Tree names of the two-copy repositories in the training mix."""
 
-RESERVED = frozenset(word for pair in PAIRS for word in pair)
-"""Words of the evaluated pairs."""
+MIX_GLUE: tuple[str, ...] = tuple(
+    """
+    about above across after again against all along among and any around at before behind below beside between beyond
+    but down during each every for if in inside into least less more most near not of off on once only or out outside
+    over per since some than the then through to toward under until up upon via when where while with within without
+    """.split()
+)
+"""Words between the nouns of a name, in the training mix."""
+
+_SHORT: tuple[str, ...] = tuple(
+    """
+    from by as for in is if or and not def del try else with pass while return import class range max min sum len
+    abs join split strip upper lower sorted items append get python unittest tail git grep read bash edit write done
+    issue notes lines path error loop file first last returned value call false true none should wrong
+    """.split()
+)
+"""Words of the language and of the tools' messages, as parts of invented words: each of their tokens gets copied."""
+
+MARKS = ("harvester", "lighthouse")
+"""Folders that tell the marked two-copy families apart; their words occur nowhere in the training mix."""
+
+RESERVED = frozenset(word for pair in (*PAIRS, MARKS) for word in pair)
+"""Words of the evaluated two-copy families."""
 
 _OTHER_MODULES = frozenset(
     """
@@ -159,17 +225,49 @@ def foreign(word: str) -> bool:
 
 
 def syllables(rng: Random) -> str:
-    """Return an invented pronounceable word."""
-    while True:
-        count = 1 if rng.random() < 0.25 else 2
-        word = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(count))
-        if len(word) > 2 and word not in _TAKEN and word not in _NATURAL:
-            return word
+    """Return a pronounceable word of one to three syllables."""
+    return "".join(
+        rng.choice(_ONSETS) + rng.choice(_VOWELS) + rng.choice(_CODAS) for _ in range(rng.choice((1, 2, 2, 3)))
+    )
 
 
 def letters(rng: Random) -> str:
     """Return a word of random letters."""
+    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 7)))
+
+
+def spliced(rng: Random) -> str:
+    """Return the beginning of one noun with the end of another: it reads like a known word, and is none."""
+    a, b = rng.choice(MIX_NOUNS), rng.choice(MIX_NOUNS)
+    return a[: rng.randint(1, len(a) - 1)] + b[-rng.randint(1, min(5, len(b) - 1)) :]
+
+
+def compound(rng: Random) -> str:
+    """Return a short word of the language (`from`, `return`, `with`) with a part of a noun before or after it."""
+    part = rng.choice(MIX_NOUNS)
+    part = part[: rng.randint(2, 4)] if rng.random() < 0.5 else part[-rng.randint(2, 4) :]
+    short = rng.choice(_SHORT)
+    return short + part if rng.random() < 0.5 else part + short
+
+
+def misspelt(rng: Random) -> str:
+    """Return a noun with a letter replaced, dropped or doubled."""
+    word = rng.choice(MIX_NOUNS)
+    at = rng.randrange(len(word))
+    return word[:at] + rng.choice((rng.choice("abcdefghijklmnopqrstuvwxyz"), "", word[at] * 2)) + word[at + 1 :]
+
+
+_MAKERS: tuple[Callable[[Random], str], ...] = (*2 * (syllables,), letters, *3 * (spliced,), compound, misspelt)
+
+
+def invented(rng: Random) -> str:
+    """Return a word that is in no list.
+
+    Words of many shapes make a small model copy what it reads; with few shapes it learns the words instead, and
+    puts a known one where an unknown one stands.
+    """
     while True:
-        word = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(2, 6)))
-        if word not in _TAKEN and word not in _NATURAL:
+        word = rng.choice(_MAKERS)(rng)
+        near = {word, f"{word}s", word.removesuffix("s")}  # code puts words in the plural, and back
+        if 2 < len(word) < 11 and not near & _TAKEN and not near & _NATURAL:
             return word

@@ -42,11 +42,11 @@ class Nano:
 
     @cached_property
     def _running(self) -> Merged:
-        return Merged(folder=self.path_on_disk, width=self.width)
+        return Merged(folder=self.weights, width=self.width)
 
     @property
-    def path_on_disk(self) -> Path:
-        """Folder with the model's files. Raises ModelError if one is missing."""
+    def weights(self) -> Path:
+        """Folder with the model's files, which adapters are trained on. Raises ModelError if one is missing."""
         folder = Path(self.path).expanduser().resolve() if self.path else PACKED
         for name in FILES:
             if not (folder / name).is_file():
@@ -55,11 +55,6 @@ class Nano:
                     "or give the folder of another small Qwen2 as model.path"
                 )
         return folder
-
-    @property
-    def weights(self) -> Path:
-        """Folder that adapters are trained on."""
-        return self.path_on_disk
 
     @property
     def id(self) -> str:

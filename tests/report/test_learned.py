@@ -1,0 +1,51 @@
+from looper.report.learned import learned_notes
+
+
+def row(examples, available=None, *, world="", stage=1, skipped=""):
+    facts = {"world": world, "stage": stage, "examples": examples, "available": available or examples}
+    return {**facts, "skipped": skipped} if skipped else facts
+
+
+def test_matched_arms_are_told_in_one_line():
+    learning = {
+        "adapted": [row(20, 25, world="A"), row(18, world="B")],
+        "placebo": [row(20, world="A"), row(18, world="B")],
+    }
+    assert learned_notes(learning) == [
+        "Examples learned from: adapted 20 (world A), 18 (world B); placebo 20 (world A), 18 (world B)."
+    ]
+    assert learned_notes({}) == []
+    assert learned_notes({"adapted": [row(7)]}) == ["Examples learned from: adapted 7."]
+
+
+def test_an_arm_without_examples_is_not_passed_off_as_matched():
+    learning = {
+        "adapted": [row(20, world="A"), row(18, world="B")],
+        "placebo": [row(20, world="A"), row(0, world="B", skipped="0 tasks with usable examples")],
+    }
+    told = learned_notes(learning)
+    assert "placebo 20 (world A), none (world B)" in told[0]
+    assert told[1:] == [
+        "Not matched (world B): adapted from 18, placebo from none.",
+        "Where arms are not matched, their difference also holds the effect of training as such.",
+        "The placebo arm learned nothing (world B): 0 tasks with usable examples.",
+    ]
+
+
+def test_a_placebo_that_was_left_alone_is_explained():
+    learning = {"adapted": [row(0, skipped="0 tasks")], "placebo": [row(0, 8, skipped="0 tasks")]}
+    assert learned_notes(learning) == [
+        "Examples learned from: adapted none; placebo none.",
+        "The adapted arm learned nothing: 0 tasks.",
+        "The placebo arm learned nothing: the arm that it is compared with learned nothing there.",
+    ]
+
+
+def test_many_steps_are_summed():
+    own = [row(5, stage=i, world=world) for i in range(1, 9) for world in ("A", "B")]
+    placebo = [row(0, stage=i, world=world, skipped="too few") for i in range(1, 9) for world in ("A", "B")]
+    told = learned_notes({"adapted": own, "placebo": placebo})
+    assert told[0] == "Examples learned from: adapted 80 in 16 steps of learning; placebo 0 in 16 steps of learning."
+    assert told[1] == "Not matched (stage 1, world A): adapted from 5, placebo from none."
+    assert told[5] == "Not matched either: 12 more of 16 steps of learning."
+    assert told[-1] == "The placebo arm learned nothing (16 of 16 steps of learning): too few."

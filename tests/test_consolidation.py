@@ -1,0 +1,127 @@
+"""The arms of a run learn from equally many examples, and a placebo only beside an arm that learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from looper.agents.loop import Agent, Budget
+from looper.agents.prompt import Prompt
+from looper.benchmarks.bugs.benchmark import Bugs
+from looper.benchmarks.curricula import Split
+from looper.errors import NothingToLearn
+from looper.memory.none import NoMemory
+from looper.metrics.summary import ADAPTED, PLACEBO
+from looper.models.nano.model import Nano
+from looper.records import Adapter, Episode, Example, Exit, Message, Skill, Trajectory, Verdict
+from looper.report.learned import learned_notes
+from looper.report.progress import Progress
+from looper.run import Arm, Parts, Plan, Run
+from looper.store import Store
+from looper.tracking.guarded import Guarded
+from looper.training.torch_trainer import TorchTrainer
+from looper.workspaces.local import LocalWorkspace
+
+
+class Solved:
+    """Data: one example of every resolved session."""
+
+    def examples(self, episodes: Sequence[Episode], seed: int, *materials: Any) -> list[Example]:
+        return [
+            Example(task=e.task, episode=e.digest, messages=(Message(role="user", content=e.digest),), weights=(0.0,))
+            for e in episodes
+            if e.resolved
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """Strategy: the adapter is the number of examples; refuses too few tasks."""
+
+    least: int = 1
+    learns: bool = True
+
+    def learn(self, skill: Skill, examples: Sequence[Example], lab: Any) -> Skill:
+        tasks = {example.task for example in examples}
+        if len(tasks) < self.least:
+            raise NothingToLearn(f"{len(tasks)} tasks")
+        made = Adapter(path="nowhere", digest=f"{len(examples)}", base=lab.model_id)
+        return skill.model_copy(update={"adapters": (made,)})
+
+
+def episodes(arm: str, world: str, resolved: int, tries: int = 1) -> list[Episode]:
+    made = []
+    for i in range(resolved + 1):
+        task = f"{arm}/{world}/{i // tries}"
+        trajectory = Trajectory(digest=f"{task}#{i}", task=task, messages=(), steps=(), patch="", exit=Exit.DONE)
+        verdict = Verdict(resolved=i < resolved)
+        digest = trajectory.digest
+        made.append(Episode(digest=digest, task=task, family="f", pair="", trajectory=trajectory, verdict=verdict))
+    return made
+
+
+def consolidated(folder: Path, own: dict[str, int], placebo: dict[str, int], least: int = 1, tries: int = 1) -> Run:
+    run = Run(
+        parts=Parts(
+            agent=Agent(prompt=Prompt(), budget=Budget()),
+            benchmark=Bugs(),
+            curriculum=Split(),
+            model=Nano(),
+            knowledge=NoMemory(),
+            data=Solved(),
+            strategy=Counted(least=least),
+            trainer=TorchTrainer(),
+            workspace=LocalWorkspace(),
+        ),
+        plan=Plan(seed=1, attempts=1, temperature=1.0, placebo=True, parallel=1, learning="counted"),
+        store=Store(folder),
+        folder=folder,
+        progress=Progress(),
+        tracker=Guarded(),
+        probed=dict.fromkeys(own, ()),
+    )
+    arms = []
+    for name, found in ((ADAPTED, own), (PLACEBO, placebo)):
+        latest = {world: episodes(name, world, n, tries if name == ADAPTED else 1) for world, n in found.items()}
+        arms.append(Arm(name=name, work={}, skills=dict.fromkeys(found, Skill()), memories={}, latest=latest))
+    run._consolidate(arms, 0)
+    for arm in arms:
+        assert arm.changed == any("skipped" not in row for row in run.learning[arm.name])
+        for row in run.learning[arm.name]:
+            skill = arm.skills[row["world"]]
+            assert [a.digest for a in skill.adapters] == ([] if "skipped" in row else [str(row["examples"])])
+    return run
+
+
+def used(run: Run) -> dict[str, list[int | None]]:
+    """Return what each arm learned from, world by world; None where it did not learn."""
+    return {arm: [None if "skipped" in row else row["examples"] for row in rows] for arm, rows in run.learning.items()}
+
+
+@pytest.mark.parametrize(
+    ("own", "placebo", "expected"),
+    [
+        ([9, 4], [5, 7], {"adapted": [4, 4], "placebo": [4, 4]}),
+        ([9, 0], [5, 7], {"adapted": [5, None], "placebo": [5, None]}),
+        ([9, 4], [5, 0], {"adapted": [4, 4], "placebo": [4, None]}),
+        ([0, 0], [5, 7], {"adapted": [None, None], "placebo": [None, None]}),
+    ],
+)
+def test_arms_are_matched_and_a_placebo_never_learns_alone(
+    tmp_path: Path, own: list[int], placebo: list[int], expected: dict[str, list[int | None]]
+) -> None:
+    worlds = ("A", "B")
+    run = consolidated(tmp_path, dict(zip(worlds, own, strict=True)), dict(zip(worlds, placebo, strict=True)))
+    assert used(run) == expected
+    told = " ".join(learned_notes(run.learning))
+    assert ("Not matched" in told) == (placebo == [5, 0])
+    assert ("compared with learned nothing there" in told) == (0 in own)
+
+
+def test_a_placebo_is_not_trained_where_the_own_arm_had_too_few_tasks(tmp_path: Path) -> None:
+    run = consolidated(tmp_path, {"": 6}, {"": 6}, least=3, tries=6)
+    assert used(run) == {"adapted": [None], "placebo": [None]}
