@@ -1,4 +1,4 @@
-"""The `looper` command: run, report, doctor, pretrain; thin wrappers that import what they need when called."""
+"""The `looper` command: run, report, export, doctor, pretrain; thin wrappers that import what they need when called."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from looper.errors import LooperError
+from looper.training.formats.targets import Precision, Target
 
 app = typer.Typer(help="A laboratory for agents that learn from their own runs.", no_args_is_help=True)
 
@@ -31,6 +32,20 @@ def report(
     from looper.results import show
 
     show(runs, csv)
+
+
+@app.command()
+def export(
+    adapter: Annotated[Path, typer.Argument(help="Folder of an adapter, in PEFT's or mlx-lm's format.")],
+    to: Annotated[Target, typer.Option(help="gguf is an adapter for llama.cpp, merged a whole model.")],
+    base: Annotated[Path, typer.Option(help="Folder of the base model's weights.")],
+    out: Annotated[Path, typer.Option(help="New folder for the export.")],
+    precision: Annotated[Precision, typer.Option(help="What merged weights are stored in.")] = Precision.base,
+) -> None:
+    """Write an adapter in another program's format, with a model card."""
+    from looper.training.formats.export import export as write
+
+    print(write(adapter, to=to, base=base, out=out, precision=precision))
 
 
 @app.command()

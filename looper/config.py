@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from looper.build import build, fill
 from looper.errors import ConfigError
+from looper.models.ensemble import Ensemble
 from looper.records import digest_of
 
 PARTS = (
@@ -26,6 +27,10 @@ PARTS = (
     "workspace",
 )
 """Root nodes that become one component each."""
+
+SECOND = ("synthesizer", "supervisor")
+"""Root nodes that may hold one more model: `+model@synthesizer=NAME` writes examples, `+model@supervisor=NAME` judges
+the steps of the sessions that are learned from."""
 
 UNSCIENTIFIC = frozenset({"name", "workspace", "trackers", "out", "parallel"})
 """Root keys that do not decide a run's result and so are no part of its id's digest."""
@@ -79,7 +84,7 @@ def read(config: DictConfig) -> Experiment:
     if not isinstance(container, dict):
         raise ConfigError("the configuration is not a mapping")
     plain: dict[str, Any] = {str(k): v for k, v in container.items() if k != "hydra"}
-    known = {*PARTS, "trackers", *Settings.__dataclass_fields__}
+    known = {*PARTS, "trackers", "members", *SECOND, *Settings.__dataclass_fields__}
     for key in plain:
         if key not in known:
             raise ConfigError(f"unknown key {key}; the root has: {', '.join(sorted(known))}")
@@ -90,6 +95,22 @@ def read(config: DictConfig) -> Experiment:
         if not isinstance(node, DictConfig):
             raise ConfigError(f"{part} is not set: choose an option with {part}=NAME (python -m looper --help)")
         parts[part] = build(node, part)
+    members = {str(k): build(v, f"members.{k}") for k, v in (config.get("members") or {}).items()}
+    if isinstance(parts["model"], Ensemble):
+        parts["model"] = parts["model"].of(members)
+    elif members:
+        raise ConfigError(f"members.{next(iter(members))} is given, but the model is no ensemble: give model=ensemble")
+    for part in SECOND:
+        if config.get(part) is not None:
+            parts[part] = build(config[part], part)
+            if isinstance(parts[part], Ensemble):
+                raise ConfigError(f"{part} is an ensemble, which has no members there: choose a single model")
+    writer = getattr(parts["data"], "synthesizer", None)
+    if writer is not None and writer.value != "rules" and "synthesizer" not in parts:
+        raise ConfigError(
+            f"data.synthesizer={writer.value} needs a model that writes: give +model@synthesizer=NAME, or "
+            "data.synthesizer=rules"
+        )
     trackers = {str(k): build(v, f"trackers.{k}") for k, v in (config.get("trackers") or {}).items()}
     there = bool(parts["benchmark"].has_placebo)
     if settings.placebo and not there:
@@ -117,8 +138,9 @@ def run_id(settings: Settings, placebo: bool, parts: dict[str, Any]) -> str:
 
 
 def values_of(part: Any) -> dict[str, Any]:
-    """Return a component's values as plain data."""
-    return {k: _plain(v) for k, v in dataclasses.asdict(part).items()}
+    """Return a component's values as plain data; those that change speed only are left out where it says so."""
+    values = part.decisive() if hasattr(part, "decisive") else dataclasses.asdict(part)
+    return {k: _plain(v) for k, v in values.items()}
 
 
 def _plain(value: Any) -> Any:
@@ -126,4 +148,6 @@ def _plain(value: Any) -> Any:
         return value.value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
     return value

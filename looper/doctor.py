@@ -13,7 +13,15 @@ from dataclasses import dataclass
 
 from looper.workspaces.local import probe_levels
 
-OPTIONAL = {"uv": "swe"}
+OPTIONAL = {
+    "uv": "swe",
+    "httpx": "http",
+    "ollama": "ollama",
+    "mlx_lm": "mlx",
+    "gguf": "gguf",
+    "wandb": "wandb",
+    "tensorboard": "tensorboard",
+}
 """Optional packages: module -> the extra that installs it, where the installed looper has such an extra."""
 
 _GIB = 1 << 30

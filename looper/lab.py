@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from looper.errors import ModelError
-from looper.protocols import Trainer
-from looper.records import Example
+from looper.errors import ModelError, TrainingError
+from looper.protocols import Past, Trainer
+from looper.records import Episode, Example, Skill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +22,14 @@ class LearningLab:
     model_id: str
     seed: int
     root: Path
+    past: tuple[Past, ...] = ()
+    """The stages learned before, oldest first."""
+    episodes: tuple[Episode, ...] = ()
+    """All sessions of this stage, failed ones too."""
+    attempt: Callable[[Skill, int, float, str], Sequence[Episode]] | None = None
+    """Tries the stage's train tasks: skill, attempts, temperature, name of the wave."""
+    convert: Callable[[Sequence[Episode]], Sequence[Example]] | None = None
+    """The run's data option."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the strategy wants the report to hold."""
 
@@ -29,30 +37,78 @@ class LearningLab:
     def model_path(self) -> Path:
         """Folder of the base model's weights. Raises ModelError for a model that cannot be trained here."""
         if self.weights is None:
-            raise ModelError(f"{self.model_id} cannot be trained here: choose strategy=none, or a model with weights")
+            raise untrainable(self.model_id)
         return self.weights
 
     def out(self, name: str) -> Path:
         """Return the folder of one artefact."""
         return self.root / name
 
+    def rollout(self, skill: Skill, *, attempts: int, temperature: float, name: str) -> Sequence[Episode]:
+        """Try this stage's train tasks again with a skill."""
+        if self.attempt is None:
+            raise ModelError("no sessions can be run here: this lab has no run behind it")
+        return self.attempt(skill, attempts, temperature, name)
+
+    def examples(self, episodes: Sequence[Episode]) -> Sequence[Example]:
+        """Turn episodes into examples with the run's data option."""
+        if self.convert is None:
+            raise ModelError("episodes cannot become examples here: this lab has no run behind it")
+        return self.convert(episodes)
+
     def note(self, facts: Mapping[str, Any]) -> None:
         """Keep facts (losses, warnings) for the report."""
         self.notes.update(facts)
 
 
+def untrainable(model: str) -> ModelError:
+    """Return the error for a model whose weights are not here."""
+    return ModelError(
+        f"{model} cannot be trained here: choose strategy=none, strategy=playbook, or a model with weights"
+    )
+
+
+DRIFT_EXAMPLES = 16
+"""Most examples that the distance to the base model is measured on."""
+
+
+def drift(lab: LearningLab, skill: Skill, examples: Sequence[Example]) -> dict[str, float | str]:
+    """Return the mean KL(base || adapted) in nats per supervised token, on this stage's examples and on earlier ones.
+
+    Forgetting follows it (RL's Razor, 2509.04259). Empty where there is no plain sum of adapters to measure. Where no
+    example can be measured, because the model takes none of those drawn, the fact `no_<name>` says why.
+    """
+    if lab.weights is None or not skill.adapters or skill.router is not None:
+        return {}
+    folders = [Path(adapter.path) for adapter in skill.adapters]
+    earlier = [e for past in lab.past for e in past.examples]
+    found = {"kl_new": examples, "kl_old": earlier}
+    measured: dict[str, float | str] = {}
+    for name, rows in found.items():
+        drawn = matched(rows, DRIFT_EXAMPLES, lab.seed)
+        if drawn:
+            try:
+                measured[name] = lab.trainer.divergence(lab.weights, drawn, folders)
+            except TrainingError as error:  # what was trained stands without it
+                measured[f"no_{name}"] = str(error)
+    return measured
+
+
 def matched(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
     """Return `count` examples, one of each task before a second of any, in their order.
 
-    Arms that are compared learn from equally many; which ones is drawn with the seed.
+    Arms that are compared learn from equally many; which ones is drawn with the seed. Examples of one group stay
+    together, so that there may be fewer.
     """
     rng = Random(f"matched/{seed}")
-    by_task: dict[str, list[int]] = {}
+    by_task: dict[str, dict[str, list[int]]] = {}
     for i, example in enumerate(examples):
-        by_task.setdefault(example.task, []).append(i)
-    queues = list(by_task.values())
+        by_task.setdefault(example.task, {}).setdefault(example.group or f"example {i}", []).append(i)
+    queues = [list(groups.values()) for groups in by_task.values()]
     rng.shuffle(queues)
     kept: list[int] = []
     for rank in range(max((len(q) for q in queues), default=0)):
-        kept += [q[rank] for q in queues if rank < len(q)]
-    return [examples[i] for i in sorted(kept[:count])]
+        for queue in queues:
+            if rank < len(queue) and len(kept) + len(queue[rank]) <= count:
+                kept += queue[rank]
+    return [examples[i] for i in sorted(kept)]

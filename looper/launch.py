@@ -43,7 +43,8 @@ def _ground(experiment: Experiment, tasks: Sequence[Task]) -> str:
     parts = experiment.parts
     placebo = parts["benchmark"].placebo(experiment.settings.seed) if experiment.placebo else []
     met = [task.model_dump(mode="json") for task in (*tasks, *placebo)]
-    return digest_of([FORMAT, parts["model"].id, dict(parts["workspace"].identity), met])
+    second = [parts[name].id for name in ("synthesizer", "supervisor") if name in parts]
+    return digest_of([FORMAT, parts["model"].id, dict(parts["workspace"].identity), met, *second])
 
 
 def _finished(path: Path, ground: str) -> dict[str, Any] | None:
@@ -92,6 +93,8 @@ def _carry_out(
                 strategy=parts["strategy"],
                 trainer=parts["trainer"],
                 workspace=parts["workspace"],
+                writer=parts.get("synthesizer"),
+                supervisor=parts.get("supervisor"),
             ),
             plan=Plan(
                 seed=settings.seed,
@@ -99,7 +102,7 @@ def _carry_out(
                 temperature=settings.temperature,
                 placebo=experiment.placebo,
                 parallel=settings.parallel,
-                learning=digest_of([_named(parts[key]) for key in ("strategy", "trainer")]),
+                learning=digest_of([_named(parts[key]) for key in ("data", "strategy", "trainer")]),
             ),
             store=store,
             folder=folder,
@@ -107,7 +110,7 @@ def _carry_out(
             tracker=tracker,
         )
         metrics = {**run.execute(tasks), "ground": ground}
-        _report(folder, metrics, facts, run.entries)
+        _report(folder, metrics, {**facts, "trackers": tracker.notes} if tracker.notes else facts, run.entries)
         write_json(folder / "metrics.json", metrics)
     tracker.finish(metrics)
     return metrics

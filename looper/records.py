@@ -120,6 +120,18 @@ INFRASTRUCTURE_EXITS = frozenset({Exit.SECONDS, Exit.ERROR})
 """Exits that say something about the machine, not the agent: counted apart, retried on resume."""
 
 
+class Intervention(StrEnum):
+    """What a supervisor made of a step."""
+
+    NONE = ""
+    """There was no supervisor."""
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    CORRECTED = "corrected"
+    UNCLEAR = "unclear"
+    """The supervisor's answer was none of these; the step was taken."""
+
+
 class Step(Record):
     """One turn of the agent: what it said, what was done, what it saw."""
 
@@ -137,6 +149,8 @@ class Step(Record):
     """True if the reply ended at its token limit, not by the model's will."""
     pruned: bool = False
     """True if the model saw a pruned view of the conversation at this step."""
+    intervention: Intervention = Intervention.NONE
+    """What a supervisor made of it, in a supervised session."""
 
 
 class Trajectory(Record):
@@ -231,16 +245,26 @@ class Adapter(Record):
     """Id of the base model that it belongs to."""
 
 
+class Router(Record):
+    """What weighs the experts of a mixture for a session: a folder with router.json and router.safetensors."""
+
+    path: str
+    digest: str
+
+
 class Skill(Record):
     """What was learned into weights (adapters) or text (playbook); empty is the base model."""
 
     adapters: tuple[Adapter, ...] = ()
     playbook: str = ""
+    router: Router | None = None
+    """If there is one, the adapters are experts, weighed anew for every session; else their plain sum counts."""
 
     @property
     def digest(self) -> str:
-        """Content address; a pure function of the adapters' digests and the playbook."""
-        return digest_of([[a.digest for a in self.adapters], self.playbook])
+        """Content address; a pure function of the adapters' digests, the playbook and the router's digest if any."""
+        mixed = [self.router.digest] if self.router else []
+        return digest_of([[a.digest for a in self.adapters], self.playbook, *mixed])
 
 
 class Example(Record):
@@ -252,6 +276,12 @@ class Example(Record):
     messages: tuple[Message, ...]
     weights: tuple[float, ...]
     """Loss weight per message: 0 for system and user, and for masked assistant turns."""
+    label: float = 1.0
+    """1 is wanted and -1 is not (preferences); an advantage (policy gradient)."""
+    group: str = ""
+    """Examples that are compared with one another: a preferred and a rejected session, the attempts at one task."""
+    privileged: str = ""
+    """What only the teacher is shown, before the first user message (self-distillation)."""
 
 
 class Conversation(Record):
@@ -276,6 +306,7 @@ class Reply(Record):
     """Prompt tokens that needed no new computation."""
     completion_tokens: int = 0
     finish: Literal["stop", "length"] = "stop"
+    intervention: Intervention = Intervention.NONE
 
 
 class CommandResult(Record):

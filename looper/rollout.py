@@ -23,6 +23,8 @@ class Wave:
     attempts: int = 1
     temperature: float = 0.0
     seed: int = 0
+    name: str = ""
+    """Keeps the replies of further waves over the same tasks apart from the first's."""
 
     def plan(self, memory: Memory) -> list[Attempt]:
         """Return the attempts; tasks that look the same to the agent share theirs.
@@ -36,13 +38,13 @@ class Wave:
         for group in groups.values():
             recall: Recall = memory.recall(Query(task=group[0].id, text=group[0].issue))
             for number in range(self.attempts):
-                stream = f"{self.seed}/{number}" if self.temperature > 0 else ""
+                stream = "/".join([str(self.seed), *filter(None, [self.name]), str(number)])
                 out.append(
                     Attempt(
                         tasks=tuple(group),
                         recall=recall,
                         number=number,
-                        stream=stream,
+                        stream=stream if self.temperature > 0 else "",
                         temperature=self.temperature,
                     )
                 )

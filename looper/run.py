@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from looper.agents.loop import Agent
+from looper.benchmarks.curricula import dealt
 from looper.errors import ConfigError, ModelError, NothingToLearn, TrainingError
-from looper.lab import LearningLab, matched
+from looper.lab import LearningLab, drift, matched, untrainable
+from looper.learning.fitting import Trains
 from looper.metrics.leakage import measure
 from looper.metrics.outcomes import TRAIN, Outcome
 from looper.metrics.summary import ADAPTED, BASE, PLACEBO, summarise
+from looper.models.supervised import Supervised
 from looper.protocols import (
     Benchmark,
     Curriculum,
     Data,
     Knowledge,
+    Materials,
     Memory,
     Model,
+    Past,
     Progress,
     Stage,
     Strategy,
@@ -46,6 +52,10 @@ class Parts:
     strategy: Strategy
     trainer: Trainer
     workspace: Workspace
+    writer: Model | None = None
+    """Model that writes synthetic examples."""
+    supervisor: Model | None = None
+    """Model that judges every step of the sessions that are learned from; probes are never supervised."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +68,7 @@ class Plan:
     placebo: bool
     parallel: int
     learning: str
-    """Digest of what decides learning besides the examples: strategy and trainer."""
+    """Digest of what decides learning besides the sessions: data option, strategy and trainer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +95,8 @@ class Arm:
     """Whether anything was learned so far."""
     latest: dict[str, list[Episode]] = field(default_factory=dict)
     """The last stage's train episodes by world."""
+    past: dict[str, list[Past]] = field(default_factory=dict)
+    """The stages learned from, by world, oldest first."""
 
     def groups(self) -> Iterator[tuple[Skill, Memory, list[str]]]:
         """Group worlds that share skill and memory, so that their common sessions meet in one wave."""
@@ -114,6 +126,8 @@ class Run:
 
     def execute(self, tasks: Sequence[Task]) -> dict[str, Any]:
         """Run everything that is not yet done on the benchmark's tasks and return the metrics."""
+        if not tasks:
+            raise ConfigError("the benchmark has no tasks: widen its choice of tasks, or choose another benchmark")
         worlds = sorted({t.world for t in tasks} - {""}) or [""]
         self.probed = {w: self._stages(tasks, w, worlds) for w in worlds}
         arms = self._arms()
@@ -148,25 +162,31 @@ class Run:
         return Arm(name=name, work=work, skills=dict.fromkeys(self.probed, Skill()), memories=memories)
 
     def _stages(self, tasks: Sequence[Task], world: str, worlds: Sequence[str]) -> Sequence[Stage]:
-        """Split a world's tasks; probes that belong to no world are dealt out, so that each is tried once an arm."""
-        common: dict[str, list[str]] = {}
-        for task in tasks:
-            if not task.world and task.family != tasks[0].family:
-                common.setdefault(task.family, []).append(task.id)
-        dealt = {name for ids in common.values() for name in ids[worlds.index(world) :: len(worlds)]}
-        mine = [t for t in tasks if t.world in ("", world) and (t.id in dealt or t.family not in common)]
-        return self.parts.curriculum.stages(mine, self.plan.seed)
+        return self.parts.curriculum.stages(dealt(tasks, world, worlds), self.plan.seed)
 
     def _check(self, arms: Sequence[Arm]) -> None:
-        """Refuse splits in which a held-out task is worked on, or whose worlds do not advance together."""
+        """Refuse, before any session, what cannot end well.
+
+        That is a model without weights for a strategy that trains, a split in which a held-out task is worked on, and
+        worlds or arms that do not advance together.
+        """
+        if arms and isinstance(self.parts.strategy, Trains) and self.parts.model.weights is None:
+            raise untrainable(self.parts.model.id)
+        count = len(next(iter(self.probed.values())))
         held_out = {digest_of(t.public()) for stages in self.probed.values() for s in stages for t in s.held_out}
         for arm in arms:
             for stages in arm.work.values():
-                if len(stages) != len(next(iter(self.probed.values()))):
-                    raise ConfigError(f"the curriculum gives the {arm.name} arm another number of stages")
+                if len(stages) != count:
+                    raise ConfigError(
+                        f"the curriculum gives the {arm.name} arm {len(stages)} stages and the probes {count}; give "
+                        "placebo=false, or a curriculum that splits both alike"
+                    )
                 both = [t.id for s in stages for t in s.train if digest_of(t.public()) in held_out]
                 if both:
-                    raise ConfigError(f"{len(both)} held-out tasks are worked on in the {arm.name} arm, e.g. {both[0]}")
+                    raise ConfigError(
+                        f"{len(both)} held-out tasks are worked on in the {arm.name} arm, e.g. {both[0]}; choose "
+                        "another curriculum or seed"
+                    )
 
     def _work(self, arm: Arm, i: int) -> None:
         """Let the agent work on the train tasks of stage `i`; its memory learns when all are done."""
@@ -176,7 +196,7 @@ class Run:
             wave = Wave(
                 tasks=tasks, attempts=self.plan.attempts, temperature=self.plan.temperature, seed=self.plan.seed
             )
-            episodes = self._roll(f"work ({arm.name})", wave, skill, memory)
+            episodes = self._roll(f"work ({arm.name})", wave, skill, memory, supervised=True)
             for world in worlds:
                 ids = {t.id for t in arm.work[world][i].train}
                 arm.latest[world] += [e for e in episodes if e.task in ids]
@@ -191,44 +211,73 @@ class Run:
         """Turn the stage's episodes into skill, every arm in every world from equally many examples.
 
         An arm without any cannot be matched. The agent's own learns without it then, and the report says so; a placebo
-        that has nothing to be compared with learns nothing.
+        that has nothing to be compared with learns nothing. A strategy that makes or chooses its own sessions notes
+        how many it learned from.
         """
-        found = {
-            (arm.name, w): self.parts.data.examples(arm.latest[w], self.plan.seed) for arm in arms for w in self.probed
-        }
+        found = {(a.name, w): self._examples(a, w, i)(a.latest[w]) for a in arms for w in self.probed}
         count = min((len(examples) for examples in found.values() if examples), default=0)
         for world in self.probed:
-            alone = False
+            compared = True
             for arm in arms:  # the agent's own comes first
                 examples = found[arm.name, world]
-                used = [] if alone else matched(examples, count, self.plan.seed)
-                alone = not self._learn(arm, world, i, used, len(examples)) or alone
+                used = matched(examples, count, self.plan.seed) if compared else []
+                compared = self._learn(arm, world, i, used, len(examples), compared=compared)
 
-    def _learn(self, arm: Arm, world: str, i: int, examples: Sequence[Example], available: int) -> bool:
-        """Let an arm learn in one world; False if there was too little to learn from."""
+    def _learn(
+        self, arm: Arm, world: str, i: int, examples: Sequence[Example], available: int, *, compared: bool
+    ) -> bool:
+        """Let an arm learn in one world; False if there was too little to learn from, or nothing to compare it with."""
         model, skill = self.parts.model, arm.skills[world]
-        root = digest_of([model.id, skill.digest, self.plan.learning, self.plan.seed, [digest_of(e) for e in examples]])
+        past, episodes = arm.past.setdefault(world, []), arm.latest[world]
+        ground = [model.id, skill.digest, self.plan.learning, self.plan.seed, [digest_of(e) for e in examples]]
+        before = [[p.skill.digest, [digest_of(e) for e in p.examples]] for p in past]
         lab = LearningLab(
             trainer=self.parts.trainer,
             weights=model.weights,
             model_id=model.id,
             seed=self.plan.seed,
-            root=self.store.folder("adapters", root),
+            root=self.store.folder("adapters", digest_of([*ground, before, [e.digest for e in episodes]])),
+            past=tuple(past),
+            episodes=tuple(episodes),
+            attempt=partial(self._practise, arm, world, i),
+            convert=self._examples(arm, world, i),
         )
         facts: dict[str, Any] = {"world": world, "stage": i + 1, "examples": len(examples), "available": available}
         facts["tasks"] = len({e.task for e in examples})
         try:
+            if not compared:  # said to strategies too that do not look at the examples
+                raise NothingToLearn("the arm that it is compared with learned nothing there")
             arm.skills[world] = self.parts.strategy.learn(skill, examples, lab)
         except NothingToLearn as error:  # a result: the arm stays as it is, and the report says why
             facts["skipped"] = str(error)
         except TrainingError as error:
             where = f"{arm.name}, stage {i + 1}{f', world {world}' if world else ''}"
             raise TrainingError(f"{where}: {error}") from error
+        else:
+            facts |= drift(lab, arm.skills[world], examples)
+            past.append(Past(examples=tuple(examples), skill=arm.skills[world]))
         arm.changed = arm.changed or arm.skills[world] != skill
         facts |= {"skill": arm.skills[world].digest, **lab.notes}
         self.learning.setdefault(arm.name, []).append(facts)
-        self.tracker.event("consolidated", {"arm": arm.name, **facts})
+        adapters = [adapter.path for adapter in arm.skills[world].adapters]
+        self.tracker.event("consolidated", {"arm": arm.name, **facts, "adapters": adapters})
         return "skipped" not in facts
+
+    def _examples(self, arm: Arm, world: str, i: int) -> Callable[[Sequence[Episode]], Sequence[Example]]:
+        """Return what turns an arm's episodes of a stage into examples."""
+        materials = Materials(tasks={t.id: t for t in arm.work[world][i].train}, writer=self.parts.writer)
+        return lambda episodes: self.parts.data.examples(episodes, self.plan.seed, materials)
+
+    def _practise(
+        self, arm: Arm, world: str, i: int, skill: Skill, attempts: int, temperature: float, name: str
+    ) -> list[Episode]:
+        """Let a strategy try the stage's train tasks again; the memory learns nothing from it."""
+        wave = Wave(
+            tasks=arm.work[world][i].train, attempts=attempts, temperature=temperature, seed=self.plan.seed, name=name
+        )
+        episodes = self._roll(f"practice ({arm.name})", wave, skill, arm.memories[world])
+        self.entries += [Entry(arm=f"{arm.name} practice {TRAIN}", stage=i, on=i + 1, episode=e) for e in episodes]
+        return episodes
 
     def _probe(self, arm: Arm, stage: int) -> None:
         """Try the held-out tasks of every stage with the arm as it is."""
@@ -255,14 +304,17 @@ class Run:
             self._model = (skill.digest, self.parts.model.with_skill(skill))
         return self._model[1]
 
-    def _roll(self, name: str, wave: Wave, skill: Skill, memory: Memory) -> list[Episode]:
+    def _roll(self, name: str, wave: Wave, skill: Skill, memory: Memory, *, supervised: bool = False) -> list[Episode]:
         parts = self.parts
+        model = self._skilled(skill)
+        if supervised and parts.supervisor is not None:
+            model = Supervised(model=model, supervisor=parts.supervisor)
         sessions = Sessions(
             agent=parts.agent,
             benchmark=parts.benchmark,
             workspace=parts.workspace,
             store=self.store,
-            model=self._skilled(skill),
+            model=model,
             skill=skill,
         )
         attempts = wave.plan(memory)

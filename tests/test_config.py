@@ -32,7 +32,7 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
     name = f"{group}={option}"
     if group == "tracker":
         config = composed(
-            f"tracker@trackers.{option}={option}" if option != "jsonl" else "tracker@trackers.jsonl=jsonl"
+            f"+tracker@trackers.{option}={option}" if option != "jsonl" else "tracker@trackers.jsonl=jsonl"
         )
         build(config.trackers[option], f"trackers.{option}")
         return
@@ -146,3 +146,15 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     assert "+exp=framework_fixes" in done.stdout
     for heavy in ("torch", "hydra", "transformers", "pydantic", "rich"):
         assert f"'{heavy}'" not in done.stdout
+
+
+def test_a_second_model_is_asked_for_before_anything_runs() -> None:
+    with pytest.raises(
+        ConfigError, match=r"synthesizer=model needs a model that writes: give \+model@synthesizer=NAME"
+    ):
+        read(composed("data=qa", "data.synthesizer=model"))
+    assert "synthesizer" in read(composed("data=qa", "data.synthesizer=model", "+model@synthesizer=nano")).parts
+    with pytest.raises(ConfigError, match="supervisor is an ensemble"):
+        read(composed("+model@supervisor=ensemble"))
+    with pytest.raises(ConfigError, match="the model is no ensemble: give model=ensemble"):
+        read(composed("+model@members.a=nano"))

@@ -13,11 +13,16 @@ from looper.agents.loop import Agent, Budget
 from looper.agents.prompt import Prompt
 from looper.benchmarks.bugs.benchmark import Bugs
 from looper.benchmarks.curricula import Split
-from looper.errors import NothingToLearn
+from looper.errors import ConfigError, ModelError, NothingToLearn
+from looper.learning.grpo import Grpo
+from looper.learning.playbook import Playbook
+from looper.learning.sft import Sft
 from looper.memory.none import NoMemory
 from looper.metrics.summary import ADAPTED, PLACEBO
 from looper.models.nano.model import Nano
-from looper.records import Adapter, Episode, Example, Exit, Message, Skill, Trajectory, Verdict
+from looper.models.replay import Replay
+from looper.protocols import Stage
+from looper.records import Episode, Example, Exit, Message, Skill, Trajectory, Verdict
 from looper.report.learned import learned_notes
 from looper.report.progress import Progress
 from looper.run import Arm, Parts, Plan, Run
@@ -25,6 +30,7 @@ from looper.store import Store
 from looper.tracking.guarded import Guarded
 from looper.training.torch_trainer import TorchTrainer
 from looper.workspaces.local import LocalWorkspace
+from tests.recordings import write_recording
 
 
 class Solved:
@@ -40,7 +46,7 @@ class Solved:
 
 @dataclass(frozen=True, kw_only=True)
 class Counted:
-    """Strategy: the adapter is the number of examples; refuses too few tasks."""
+    """Strategy: the skill is the number of examples; refuses too few tasks."""
 
     least: int = 1
     learns: bool = True
@@ -49,8 +55,19 @@ class Counted:
         tasks = {example.task for example in examples}
         if len(tasks) < self.least:
             raise NothingToLearn(f"{len(tasks)} tasks")
-        made = Adapter(path="nowhere", digest=f"{len(examples)}", base=lab.model_id)
-        return skill.model_copy(update={"adapters": (made,)})
+        return skill.model_copy(update={"playbook": f"learned from {len(examples)}"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heedless:
+    """Strategy: learns from the stage's sessions, whatever examples it is given."""
+
+    learns: bool = True
+
+    def learn(self, skill: Skill, examples: Sequence[Example], lab: Any) -> Skill:
+        if not any(episode.resolved for episode in lab.episodes):
+            raise NothingToLearn("nothing was resolved")
+        return skill.model_copy(update={"playbook": "learned"})
 
 
 def episodes(arm: str, world: str, resolved: int, tries: int = 1) -> list[Episode]:
@@ -64,36 +81,47 @@ def episodes(arm: str, world: str, resolved: int, tries: int = 1) -> list[Episod
     return made
 
 
-def consolidated(folder: Path, own: dict[str, int], placebo: dict[str, int], least: int = 1, tries: int = 1) -> Run:
-    run = Run(
+def begun(folder: Path, worlds: Sequence[str], **changed: Any) -> Run:
+    return Run(
         parts=Parts(
-            agent=Agent(prompt=Prompt(), budget=Budget()),
-            benchmark=Bugs(),
-            curriculum=Split(),
-            model=Nano(),
-            knowledge=NoMemory(),
-            data=Solved(),
-            strategy=Counted(least=least),
-            trainer=TorchTrainer(),
-            workspace=LocalWorkspace(),
+            **{
+                "agent": Agent(prompt=Prompt(), budget=Budget()),
+                "benchmark": Bugs(),
+                "curriculum": Split(),
+                "model": Nano(),
+                "knowledge": NoMemory(),
+                "data": Solved(),
+                "strategy": Counted(),
+                "trainer": TorchTrainer(),
+                "workspace": LocalWorkspace(),
+                **changed,
+            }
         ),
         plan=Plan(seed=1, attempts=1, temperature=1.0, placebo=True, parallel=1, learning="counted"),
         store=Store(folder),
         folder=folder,
         progress=Progress(),
         tracker=Guarded(),
-        probed=dict.fromkeys(own, ()),
+        probed=dict.fromkeys(worlds, ()),
     )
+
+
+def consolidated(
+    folder: Path, own: dict[str, int], placebo: dict[str, int], strategy: Any = None, tries: int = 1
+) -> Run:
+    run = begun(folder, list(own), strategy=strategy or Counted())
     arms = []
     for name, found in ((ADAPTED, own), (PLACEBO, placebo)):
         latest = {world: episodes(name, world, n, tries if name == ADAPTED else 1) for world, n in found.items()}
-        arms.append(Arm(name=name, work={}, skills=dict.fromkeys(found, Skill()), memories={}, latest=latest))
+        work = {key: [Stage(name="f", train=(), held_out=())] for key in found}
+        arms.append(Arm(name=name, work=work, skills=dict.fromkeys(found, Skill()), memories={}, latest=latest))
     run._consolidate(arms, 0)
     for arm in arms:
         assert arm.changed == any("skipped" not in row for row in run.learning[arm.name])
         for row in run.learning[arm.name]:
             skill = arm.skills[row["world"]]
-            assert [a.digest for a in skill.adapters] == ([] if "skipped" in row else [str(row["examples"])])
+            if isinstance(run.parts.strategy, Counted):
+                assert skill.playbook == ("" if "skipped" in row else f"learned from {row['examples']}")
     return run
 
 
@@ -123,5 +151,30 @@ def test_arms_are_matched_and_a_placebo_never_learns_alone(
 
 
 def test_a_placebo_is_not_trained_where_the_own_arm_had_too_few_tasks(tmp_path: Path) -> None:
-    run = consolidated(tmp_path, {"": 6}, {"": 6}, least=3, tries=6)
+    run = consolidated(tmp_path, {"": 6}, {"": 6}, Counted(least=3), tries=6)
     assert used(run) == {"adapted": [None], "placebo": [None]}
+
+
+def test_nor_by_a_strategy_that_chooses_its_own_sessions(tmp_path: Path) -> None:
+    run = consolidated(tmp_path, {"": 0}, {"": 6}, Heedless())
+    assert used(run) == {"adapted": [None], "placebo": [None]}
+    assert "compared with learned nothing there" in " ".join(learned_notes(run.learning))
+
+
+def test_what_cannot_end_well_is_refused_before_any_session(tmp_path: Path) -> None:
+    write_recording(tmp_path / "replies.jsonl")
+    arm = Arm(name=ADAPTED, work={"": [Stage(name="f", train=(), held_out=())]}, skills={}, memories={})
+    remote = {"model": Replay(path=str(tmp_path / "replies.jsonl"))}
+    for strategy in (Sft(), Grpo()):
+        with pytest.raises(ModelError, match="cannot be trained here: choose strategy=none, strategy=playbook"):
+            begun(tmp_path, [""], strategy=strategy, **remote)._check([arm])
+    begun(tmp_path, [""], strategy=Sft(), **remote)._check([])  # nothing to work on: an evaluation
+    with pytest.raises(ConfigError, match="the benchmark has no tasks"):
+        begun(tmp_path, [""]).execute([])
+    stages = [Stage(name="f", train=(), held_out=())]
+    run = begun(tmp_path, [""], strategy=Playbook(), **remote)
+    run.probed[""] = stages
+    run._check([arm])
+    run.probed[""] = [*stages, *stages]
+    with pytest.raises(ConfigError, match="adapted arm 1 stages and the probes 2; give placebo=false"):
+        run._check([arm])

@@ -186,6 +186,7 @@ class Agent:
                 calls=calls,
                 cut=reply.finish == "length",
                 pruned=pruned,
+                intervention=reply.intervention,
             )
         )
         session.messages.append(Message(role="assistant", content=reply.text))

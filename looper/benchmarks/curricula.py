@@ -126,3 +126,13 @@ class Stream:
             held_out = tuple(t for t in tasks if t.pair_id in hold) + (() if made else probes)
             made.append(Stage(name=name, train=tuple(t for t in tasks if t.pair_id in work), held_out=held_out))
         return made
+
+
+def dealt(tasks: Sequence[Task], world: str, worlds: Sequence[str]) -> list[Task]:
+    """Return a world's tasks; probes that belong to no world are dealt out, so that each is tried once an arm."""
+    common: dict[str, list[str]] = {}
+    for task in tasks:
+        if not task.world and task.family != tasks[0].family:
+            common.setdefault(task.family, []).append(task.id)
+    here = {name for ids in common.values() for name in ids[worlds.index(world) :: len(worlds)]}
+    return [t for t in tasks if t.world in ("", world) and (t.id in here or t.family not in common)]

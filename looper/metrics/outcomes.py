@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from looper.errors import LooperError
-from looper.records import Episode
+from looper.records import Episode, Intervention
 
 TRAIN = "train"
 """Arm of the sessions that the agent learns from; `placebo train` is the placebo's. All others are probes."""
@@ -43,6 +43,10 @@ class Outcome:
     """Tokens that the agent generated."""
     seconds: float
     exit: str
+    supervised: int = 0
+    """Steps that a supervisor judged."""
+    interventions: int = 0
+    """Steps among them that it rejected or corrected."""
     leakage: float | None = None
     """Share of the gold patch's lines found in the issue; None without a gold patch."""
 
@@ -65,6 +69,11 @@ class Outcome:
             tokens=episode.trajectory.tokens,
             seconds=episode.trajectory.seconds,
             exit=str(episode.trajectory.exit),
+            supervised=sum(bool(step.intervention) for step in episode.trajectory.steps),
+            interventions=sum(
+                step.intervention in (Intervention.REJECTED, Intervention.CORRECTED)
+                for step in episode.trajectory.steps
+            ),
             leakage=leakage,
         )
 

@@ -26,6 +26,7 @@ def usage(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "seconds": {**spread([o.seconds for o in outcomes]), "total": sum(o.seconds for o in outcomes)},
         "exits": dict(sorted(Counter(o.exit for o in outcomes).items())),
         "patch_rate": _patch_rate(outcomes),
+        "intervention_rate": _intervention_rate(outcomes),
         "resolved": sum(o.resolved for o in verdicts),
         "infrastructure": sum(o.infrastructure for o in verdicts),
     }
@@ -35,6 +36,12 @@ def _patch_rate(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
     if not outcomes:
         return None
     return rate({str(i): float(o.patched) for i, o in enumerate(outcomes)}).model_dump()
+
+
+def _intervention_rate(outcomes: Sequence[Outcome]) -> float | None:
+    """Return the share of supervised steps that were rejected or corrected; None without a supervisor."""
+    steps = sum(o.supervised for o in outcomes)
+    return sum(o.interventions for o in outcomes) / steps if steps else None
 
 
 def _sessions(outcomes: Sequence[Outcome]) -> list[Outcome]:

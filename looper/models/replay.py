@@ -54,11 +54,13 @@ class Replay:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             try:
                 row = json.loads(line)
-                rows[str(row["task"])] = [str(text) for text in row["replies"]]
+                task, replies = str(row["task"]), [str(text) for text in row["replies"]]
             except (ValueError, KeyError, TypeError) as error:
                 raise ModelError(
                     f'{self.path}:{number} is not {{"task": ..., "replies": [...]}} ({error}); record it again'
                 ) from error
+            if rows.setdefault(task, replies) != replies:
+                raise ModelError(f"{self.path}:{number} records other replies for {task} than a line before; drop one")
         return rows
 
     @property

@@ -16,12 +16,17 @@ class Guarded:
     def __init__(self, **trackers: Tracker) -> None:
         """Take the trackers by name."""
         self._trackers = trackers
-        self._reported: set[str] = set()
+        self._reported: dict[str, str] = {}
 
     @property
     def failed(self) -> frozenset[str]:
         """Names of the trackers that failed at least once: their records have gaps."""
         return frozenset(self._reported)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the report has to say of failed trackers: a sentence each, empty if none failed."""
+        return tuple(f"The record of tracker {name} has gaps: {why}" for name, why in self._reported.items())
 
     def event(self, kind: str, data: dict[str, Any]) -> None:
         """Record an event with every tracker."""
@@ -38,9 +43,5 @@ class Guarded:
             call()
         except Exception as error:  # whatever a tracking service throws, the run's results matter more
             if name not in self._reported:
-                self._reported.add(name)
-                print(
-                    f"tracker {name} failed and its record will have gaps; the run goes on: "
-                    f"{type(error).__name__}: {error}",
-                    file=sys.stderr,
-                )
+                self._reported[name] = why = f"{type(error).__name__}: {error}"
+                print(f"tracker {name} failed and its record will have gaps; the run goes on: {why}", file=sys.stderr)

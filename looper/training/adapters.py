@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from looper.errors import StoreError
-from looper.protocols import Fit
+from looper.chat import CHATML
+from looper.errors import StoreError, TrainingError
+from looper.protocols import Fit, Objective, Penalty
 from looper.records import Example, digest_of
+from looper.training.tokens import chat_template
 
 MANIFEST = "looper.json"
 """Written last: a folder that has it is complete."""
@@ -34,14 +36,66 @@ def file_digest(path: Path) -> str:
 
 
 def inputs_digest(
-    model: Path, examples: Sequence[Example], start: Path | None, settings: dict[str, Any], seed: int
+    model: Path,
+    examples: Sequence[Example],
+    start: Path | None,
+    settings: dict[str, Any],
+    seed: int,
+    *,
+    under: Sequence[Path] = (),
+    penalty: Penalty | None = None,
+    objective: Objective | None = None,
 ) -> str:
-    """Return the digest of everything that decides a training's result."""
+    """Return the digest of everything that decides a training's result.
+
+    What is not given, fields of examples at their defaults, and ChatML as the template leave no trace in it.
+    """
     files = [model / "config.json", model / "tokenizer.json", *sorted(model.glob("*.safetensors"))]
     if start is not None:
-        files += [start / "adapter_config.json", start / "adapter_model.safetensors"]
-    contents = [file_digest(path) for path in files]
-    return digest_of([contents, settings, seed, [digest_of(example) for example in examples]])
+        files += _files(start)
+    decisive: list[Any] = [_contents(files), settings, seed, [digest_of(_said(example)) for example in examples]]
+    more: dict[str, Any] = {}
+    if (template := chat_template(model)) != CHATML:
+        more["template"] = template
+    if under:
+        more["under"] = [_contents(_files(path)) for path in under]
+    if penalty is not None:
+        more["penalty"] = _described(penalty)
+    if objective is not None:
+        more["objective"] = _described(objective)
+    return digest_of([*decisive, more] if more else decisive)
+
+
+def _files(adapter: Path) -> list[Path]:
+    return [adapter / "adapter_config.json", adapter / "adapter_model.safetensors"]
+
+
+def _contents(files: Sequence[Path]) -> list[str]:
+    for path in files:
+        if not path.is_file():
+            raise TrainingError(f"{path} does not exist; give a complete folder, or a file that was written before")
+    return [file_digest(path) for path in files]
+
+
+def _said(example: Example) -> dict[str, Any]:
+    """Return an example without the later fields that say nothing: digests of plain ones stay what they were."""
+    fields = Example.model_fields
+    silent = {name for name in ("label", "group", "privileged") if getattr(example, name) == fields[name].default}
+    return example.model_dump(mode="json", exclude=silent)
+
+
+def _described(part: Penalty | Objective) -> dict[str, Any]:
+    """Return a penalty's or objective's name and values, with the contents of files in place of their names."""
+    found: dict[str, Any] = {"type": type(part).__name__}
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        if isinstance(value, tuple):
+            found[field.name] = [_contents(_files(path)) for path in value]
+        elif isinstance(value, Path):
+            found[field.name] = _contents([value] if field.name == "importance" else _files(value))
+        else:
+            found[field.name] = value
+    return found
 
 
 def finished(out: Path, inputs: str) -> Fit | None:
@@ -57,18 +111,21 @@ def finished(out: Path, inputs: str) -> Fit | None:
         if manifest["inputs"] != inputs:
             return None
         weights, fit = manifest["weights"], manifest["fit"]
-        history = tuple(fit.pop("history"))
+        found = Fit(adapter=out, history=tuple(fit.pop("history")), **fit)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} is unreadable ({error}); delete {out} to train again") from error
     stored = out / "adapter_model.safetensors"
     if not stored.is_file() or file_digest(stored) != weights:
         raise StoreError(f"{stored} is not the file that its manifest describes; delete {out} to train again")
-    return Fit(adapter=out, history=history, **fit)
+    return found
 
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Hold the lock of an adapter's folder; waits for another process that trains the same one."""
+    """Hold the lock of an adapter's folder; waits for another process that trains the same one.
+
+    Raises StoreError for what cannot be written, TrainingError for a model that cannot be loaded meanwhile.
+    """
     import fcntl
 
     try:
@@ -81,7 +138,10 @@ def alone(out: Path) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise StoreError(f"cannot write {out}: {error.strerror or error}; free space or rights there") from error
+            if error.errno is None:  # not the machine's word but transformers', of a model that it cannot load
+                raise TrainingError(f"the model cannot be loaded: {error}; give a complete folder") from error
+            place = error.filename or out
+            raise StoreError(f"cannot write {place}: {error.strerror or error}; free space or rights there") from error
 
 
 def publish(part: Path, out: Path, fit: Fit, facts: dict[str, Any]) -> None:

@@ -1,185 +1,94 @@
-"""The LoRA training itself: model, batches, optimiser, epochs. Imported only when something is trained."""
+"""The LoRA training itself: optimiser, steps, epochs, what is kept. Imported only when something is trained."""
 
 from __future__ import annotations
 
-import json
+import logging
 import math
-import os
 import shutil
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from looper.errors import TrainingError
-from looper.protocols import Fit
-from looper.records import Example, digest_of
-from looper.training import adapters
-from looper.training.tokens import Tokenised, tokenise
+from looper.protocols import Fit, Objective, Penalty, SelfDistillation
+from looper.records import Example
+from looper.training import adapters, checkpoints
+from looper.training.adapted import Adapted
+from looper.training.batches import Unit, batches, split, units
+from looper.training.checkpoints import Progress
+from looper.training.crew import Crew
+from looper.training.objectives import Loss, loss_of
+from looper.training.penalties import Term, term
+from looper.training.reproducible import reproducible
+from looper.training.shown import shown_to_teacher
+from looper.training.tokens import Tokenised, usable
 
 if TYPE_CHECKING:
     from looper.training.torch_trainer import TorchTrainer
 
-EAGER = 1024
-"""Tokens up to which plain attention is used on a CPU: torch's flash attention is slower there, backwards above all."""
-
-SMALL = 100_000_000
-"""Parameters below which a graphics card is not worth its start."""
+LOG = logging.getLogger(__name__)
 
 
-@contextmanager
-def _reproducible(threads: int, seed: int) -> Iterator[None]:
-    """Fix threads, seed and algorithms for a while, and keep the libraries' notices off the terminal."""
-    from transformers.utils import logging
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One call of `fit`: what is to be trained, on what and from where."""
 
-    before, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    bar = logging.is_progress_bar_enabled()
-    if torch.cuda.is_available():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic products need there
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    logging.disable_progress_bar()
-    try:
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT calls what transformers has renamed
-            torch.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(before)
-        torch.use_deterministic_algorithms(deterministic)
-        if bar:
-            logging.enable_progress_bar()
+    model: Path
+    examples: Sequence[Example]
+    start: Path | None
+    out: Path
+    seed: int
+    under: Sequence[Path] = ()
+    penalty: Penalty | None = None
+    objective: Objective | None = None
+    inputs: str
+    """Digest of all that decides the result."""
 
 
-class Adapted:
-    """A base model on its device, with an adapter or without."""
+@dataclass(frozen=True, kw_only=True)
+class _Lessons:
+    """A job's examples, tokenised and put together."""
 
-    def __init__(self, trainer: TorchTrainer, folder: Path, longest: int) -> None:
-        from transformers import AutoModelForCausalLM
+    train: Sequence[Unit]
+    held: Sequence[Unit]
+    shown: Mapping[int, Tokenised]
+    """What the teacher of self-distillation sees, by index."""
+    left_out: Mapping[str, int]
+    """How many examples cannot be used, by reason."""
 
-        self.trainer, self.folder = trainer, folder
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=torch.float32 if not torch.cuda.is_available() else "auto",
-            local_files_only=True,
-            attn_implementation="eager" if longest <= EAGER and not torch.cuda.is_available() else "sdpa",
-        )
-        large = sum(p.numel() for p in model.parameters()) >= SMALL
-        self.device = "cuda" if large and torch.cuda.is_available() else "cpu"
-        self.base: Any = model.to(self.device) if large else model.float()
-        self.bf16 = _bf16(trainer.precision.value, self.device)
-        self.peft: Any = None
-
-    def attach(self, start: Path | None) -> list[Tensor]:
-        """Add a new adapter, or the one in `start`, and return its parameters."""
-        from peft import LoraConfig, PeftModel, get_peft_model
-
-        t = self.trainer
-        if start is None:
-            targets = _linear_names(self.base)
-            config = LoraConfig(r=t.rank, lora_alpha=t.alpha, target_modules=targets, task_type="CAUSAL_LM")
-            self.peft = get_peft_model(self.base, config)
-        else:
-            there = json.loads((start / "adapter_config.json").read_text(encoding="utf-8"))
-            if (there["r"], there["lora_alpha"]) != (t.rank, t.alpha):
-                raise TrainingError(
-                    f"adapter {start} has rank {there['r']} and alpha {there['lora_alpha']}, the trainer {t.rank} and "
-                    f"{t.alpha}; set trainer.rank and trainer.alpha alike, or start anew (strategy.fresh=true)"
-                )
-            self.peft = PeftModel.from_pretrained(self.base, str(start), is_trainable=True)
-        return [p for p in self.peft.parameters() if p.requires_grad]
-
-    def cross_entropy(self, batch: Sequence[Tokenised]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return losses (N,), weights (N,) and rows (N,) of the tokens that carry weight."""
-        width = max(len(example.ids) for example in batch)
-        ids = torch.tensor([[*e.ids, *[0] * (width - len(e.ids))] for e in batch], device=self.device)  # (B, T)
-        weights = torch.tensor([[*e.weights, *[0.0] * (width - len(e.weights))] for e in batch], device=self.device)
-        rows, columns = weights[:, 1:].nonzero(as_tuple=True)
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
-            # Padding is on the right, so causality hides it; only weighted positions need logits.
-            hidden = self.base.get_decoder()(ids[:, :-1], use_cache=False).last_hidden_state
-            logits = self.base.get_output_embeddings()(hidden[rows, columns])  # (N, V)
-        losses = F.cross_entropy(logits.float(), ids[rows, columns + 1], reduction="none")
-        return losses, weights[rows, columns + 1], rows
-
-    @torch.no_grad()
-    def example_losses(self, examples: Sequence[Tokenised]) -> list[float]:
-        """Return each example's mean loss per unit of weight."""
-        order = sorted(range(len(examples)), key=lambda i: -len(examples[i].ids))
-        found = [0.0] * len(examples)
-        for part in _parts([examples[i] for i in order], self.trainer.batch_tokens):
-            losses, weights, rows = self.cross_entropy(part)
-            sums = torch.zeros(len(part), device=self.device).index_add_(0, rows, losses * weights).tolist()
-            for example, total in zip(part, sums, strict=True):
-                found[order.pop(0)] = total / example.weight
-        return found
-
-    def save(self, folder: Path) -> None:
-        """Write the adapter in PEFT's format, the same bytes for the same adapter."""
-        self.peft.save_pretrained(str(folder), save_embedding_layers=False)
-        (folder / "README.md").unlink(missing_ok=True)  # an empty model card
-        path = folder / "adapter_config.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config |= {"base_model_name_or_path": str(self.folder), "target_modules": sorted(config["target_modules"])}
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    @property
+    def longest(self) -> int:
+        """Most tokens of an example, in any view of it."""
+        seen = [*self.shown.values(), *(e for unit in (*self.train, *self.held) for e in unit)]
+        return max(len(e.ids) for e in seen)
 
 
-def _linear_names(model: Any) -> list[str]:
-    """Return the last parts of the names of all linear layers but the output's, as converters expect them."""
-    head = model.get_output_embeddings()
-    linear = (
-        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
-    )
-    return sorted({name.rsplit(".", 1)[-1] for name in linear})
-
-
-def _bf16(precision: str, device: str) -> bool:
-    if precision == "auto":
-        return device == "cuda" or any(torch.cpu.get_capabilities().get(k) for k in ("avx512_bf16", "amx_bf16", "bf16"))
-    return precision == "bf16"
-
-
-def _parts(examples: Sequence[Tokenised], limit: int) -> list[list[Tokenised]]:
-    """Cut examples, longest first, into runs of at most `limit` padded tokens (one example at least)."""
-    parts: list[list[Tokenised]] = []
-    for example in examples:
-        if parts and len(parts[-1][0].ids) * (len(parts[-1]) + 1) <= limit:
-            parts[-1].append(example)
-        else:
-            parts.append([example])
-    return parts
-
-
-def _batches(examples: Sequence[Tokenised], size: int, seed: int, epoch: int) -> list[list[Tokenised]]:
-    """Return an epoch's batches: shuffled, then sorted by length within pools of four batches, longest first."""
-    random = Random(f"{seed}/{epoch}")
-    order = list(examples)
-    random.shuffle(order)
-    batches: list[list[Tokenised]] = []
-    for start in range(0, len(order), 4 * size):
-        pool = sorted(order[start : start + 4 * size], key=lambda example: -len(example.ids))
-        batches += [pool[i : i + size] for i in range(0, len(pool), size)]
-    random.shuffle(batches)
-    return batches
-
-
-def _split(trainer: TorchTrainer, examples: Sequence[Tokenised], seed: int) -> tuple[list[Tokenised], list[Tokenised]]:
-    """Hold out all examples of some tasks."""
-    tasks = sorted({e.task for e in examples}, key=lambda task: digest_of([seed, task]))
-    count = round(trainer.held_out * len(tasks))
-    if trainer.held_out and len(tasks) >= max(2, trainer.held_out_min_tasks):
-        count = max(1, count)
+def _lessons(trainer: TorchTrainer, job: Job) -> _Lessons:
+    """Tokenise a job's examples, hold some out, and put together what the objective compares."""
+    shown: Mapping[int, Tokenised] = {}
+    if isinstance(job.objective, SelfDistillation):
+        examples, shown, left_out = shown_to_teacher(job.model, job.examples)
     else:
-        count = 0
-    chosen = set(tasks[:count])
-    return [e for e in examples if e.task not in chosen], [e for e in examples if e.task in chosen]
+        examples, left_out = usable(job.model, job.examples)
+    train, held = split(trainer, examples, job.seed)
+    try:
+        together = units(train, job.objective, job.seed), units(held, job.objective, job.seed)
+    except TrainingError:
+        if not held:
+            raise
+        LOG.info("the held-out tasks, or the others, have nothing that can be compared; all are trained on")
+        together = units(examples, job.objective, job.seed), ([], {})
+    (kept, dropped), (watched, also_dropped) = together
+    counts = dict(left_out)
+    for reason, count in (*dropped.items(), *also_dropped.items()):
+        counts[reason] = counts.get(reason, 0) + count
+        LOG.warning("%d examples are left out: %s", count, reason)
+    return _Lessons(train=kept, held=watched, shown=shown, left_out=counts)
 
 
 def _rate(trainer: TorchTrainer, step: int, steps: int) -> float:
@@ -194,111 +103,152 @@ def _rate(trainer: TorchTrainer, step: int, steps: int) -> float:
 class _Training:
     """The state of one training."""
 
-    def __init__(self, trainer: TorchTrainer, adapted: Adapted, parameters: list[Tensor], steps: int) -> None:
-        self.trainer, self.adapted, self.parameters, self.steps = trainer, adapted, parameters, steps
-        self.optimiser = torch.optim.AdamW(parameters, lr=trainer.lr, weight_decay=0.0, fused=True)
-        self.step = 0
+    def __init__(
+        self,
+        adapted: Adapted,
+        parameters: list[Tensor],
+        loss: Loss,
+        penalty: Term | None,
+        epochs: Sequence[Sequence[Sequence[Unit]]],
+    ) -> None:
+        self.trainer, self.crew = adapted.trainer, adapted.crew
+        self.adapted, self.parameters, self.loss, self.penalty, self.epochs = adapted, parameters, loss, penalty, epochs
+        self.steps = sum(len(epoch) for epoch in epochs)
+        fused = adapted.device.type in ("cpu", "cuda")
+        self.optimiser = torch.optim.AdamW(parameters, lr=self.trainer.lr, weight_decay=0.0, fused=fused)
+        self.at = Progress()
 
-    def epoch(self, batches: Sequence[Sequence[Tokenised]]) -> float:
-        """Take a step on every batch and return the mean loss per unit of weight."""
-        total = weight = 0.0
-        for batch in batches:
-            mass = sum(example.weight for example in batch)
-            loss = 0.0
-            for part in _parts(batch, self.trainer.batch_tokens):
-                losses, weights, _ = self.adapted.cross_entropy(part)
-                mean = torch.dot(losses, weights) / mass
-                mean.backward()  # type: ignore[no-untyped-call]
-                loss += float(mean.detach())
-            norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.trainer.clip))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
-                raise TrainingError(
-                    f"the loss is {loss} and its gradient's norm {norm} at step {self.step + 1} of {self.steps}; "
-                    f"lower trainer.lr={self.trainer.lr:g}"
-                )
-            for group in self.optimiser.param_groups:
-                group["lr"] = self.trainer.lr * _rate(self.trainer, self.step, self.steps)
-            self.optimiser.step()
-            self.optimiser.zero_grad()
-            self.step += 1
-            total, weight = total + loss * mass, weight + mass
-        return total / weight
+    def epoch(self, epoch: Sequence[Sequence[Unit]], pause: Callable[[], None]) -> dict[str, float]:
+        """Take a step on every batch that is left and return the epoch's row; `pause` is called between steps."""
+        at = self.at
+        for batch in epoch[at.batch :]:
+            mass = self.loss.mass(batch)
+            loss, penalty = self._gradient(batch)
+            self._move(loss + (self.penalty.lam * penalty if self.penalty else 0.0))
+            at.step, at.batch = at.step + 1, at.batch + 1
+            at.loss, at.mass, at.penalty = at.loss + loss * mass, at.mass + mass, at.penalty + penalty
+            if at.batch < len(epoch):
+                pause()
+        row = {"epoch": float(at.epoch + 1), "train_loss": at.loss / at.mass}
+        if self.penalty:
+            mean = at.penalty / len(epoch)
+            row |= {"penalty": self.penalty.lam * mean, "penalty_unweighted": mean}
+        return row
+
+    def _gradient(self, batch: Sequence[Unit]) -> tuple[float, float]:
+        """Compute a batch's gradient, the penalty's included; return the loss and the penalty without its factor."""
+        loss = 0.0
+        for part in self.loss.parts(batch, self.crew.share(batch)):
+            part.backward()  # type: ignore[no-untyped-call]
+            loss += float(part.detach())
+        loss = self.crew.total(self.parameters, loss)
+        return loss, self.penalty.add() if self.penalty else 0.0
+
+    def _move(self, loss: float) -> None:
+        """Take the optimiser's step. Raises TrainingError if the loss or the gradient is not finite."""
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.trainer.clip))
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(
+                f"the loss is {loss} and its gradient's norm {norm} at step {self.at.step + 1} of {self.steps}; "
+                f"lower trainer.lr={self.trainer.lr:g}" + (" or the penalty's lam" if self.penalty else "")
+            )
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.trainer.lr * _rate(self.trainer, self.at.step, self.steps)
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+
+    @torch.no_grad()
+    def held_out(self, held: Sequence[Unit], objective: Objective | None) -> float:
+        """Return the mean loss on held-out units."""
+        if objective is None:
+            examples = [e for unit in held for e in unit]
+            losses, weights = self.adapted.example_losses(examples), [e.weight for e in examples]
+            found = sum(a * w for a, w in zip(losses, weights, strict=True)) / sum(weights)
+        else:
+            found = sum(float(part) for part in self.loss.parts(held, held))
+        if not math.isfinite(found):
+            raise TrainingError(f"the held-out loss is {found} after epoch {self.at.epoch + 1}; lower trainer.lr")
+        return found
 
 
-def fit(
-    trainer: TorchTrainer,
-    model: Path,
-    examples: Sequence[Example],
-    *,
-    start: Path | None,
-    out: Path,
-    seed: int,
-    inputs: str,
-) -> Fit:
-    """Train an adapter and publish it in `out`; see TorchTrainer.fit."""
+def fit(trainer: TorchTrainer, job: Job, crew: Crew) -> Fit:
+    """Train an adapter and publish it; see TorchTrainer.fit."""
     began = time.monotonic()
-    part = out.with_name(out.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    tokenised = tokenise(model, examples)
-    train, held = _split(trainer, tokenised, seed)
-    with _reproducible(trainer.threads, seed):
-        adapted = Adapted(trainer, model, max(len(e.ids) for e in tokenised))
-        parameters = adapted.attach(start)
-        epochs = [_batches(train, trainer.batch, seed, epoch) for epoch in range(trainer.epochs)]
-        training = _Training(trainer, adapted, parameters, sum(len(batches) for batches in epochs))
+    part = job.out.with_name(job.out.name + ".part")
+    state = checkpoints.matching(part, job.inputs)
+    crew.wait()  # until every process has read the state
+    if crew.main and state is None:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    lessons = _lessons(trainer, job)
+    with reproducible(trainer.threads, job.seed):
+        adapted = Adapted(trainer, job.model, lessons.longest, under=job.under, crew=crew)
+        parameters = adapted.attach(job.start)
+        loss = loss_of(job.objective, adapted, [*lessons.train, *lessons.held], lessons.shown)
+        penalty = term(job.penalty, adapted.named()) if job.penalty is not None else None
+        epochs = [batches(lessons.train, trainer.batch, job.seed, epoch) for epoch in range(trainer.epochs)]
+        training = _Training(adapted, parameters, loss, penalty, epochs)
+        if state is not None:
+            training.at = checkpoints.restore(state, parameters, training.optimiser)
+        resumed = training.at.step
         try:
-            history = _epochs(training, epochs, held, part)
+            _epochs(training, lessons, job, part, began)
         except TrainingError as error:
-            kept = f"the best finished epoch's adapter is in {part}" if any(part.iterdir()) else "no epoch was finished"
+            saved = (part / "adapter_model.safetensors").is_file()
+            kept = f"the best finished epoch's adapter is in {part}" if saved else "no epoch was finished"
             raise TrainingError(f"{error}; {kept}") from error
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"the graphics card has too little memory for trainer.batch_tokens={trainer.batch_tokens}; lower it, "
+                "or train on shorter examples"
+            ) from error
+    at = training.at
     fitted = Fit(
-        adapter=out,
-        train_loss=history[-1]["train_loss"],
-        held_out_loss=min((row["held_out_loss"] for row in history), default=None) if held else None,
-        steps=training.step,
-        seconds=time.monotonic() - began,
-        history=tuple(history),
+        adapter=job.out,
+        train_loss=at.history[-1]["train_loss"],
+        held_out_loss=min((row["held_out_loss"] for row in at.history), default=None) if lessons.held else None,
+        steps=at.step,
+        seconds=at.seconds + time.monotonic() - began,
+        history=tuple(at.history),
     )
-    counts = {"examples": len(train), "held_out_examples": len(held), "bf16": adapted.bf16, "seed": seed}
-    adapters.publish(part, out, fitted, {"inputs": inputs, **counts})
+    counts = {"examples": sum(map(len, lessons.train)), "held_out_examples": sum(map(len, lessons.held))}
+    facts = {"inputs": job.inputs, **counts, "bf16": adapted.bf16, "seed": job.seed}
+    facts |= {"left_out": dict(lessons.left_out)} if lessons.left_out else {}
+    facts |= {"resumed_at_step": resumed} if resumed else {}
+    if crew.main:
+        (part / checkpoints.STATE).unlink(missing_ok=True)
+        adapters.publish(part, job.out, fitted, facts)
+    crew.wait()
     return fitted
 
 
-def _epochs(
-    training: _Training, epochs: Sequence[Sequence[Sequence[Tokenised]]], held: Sequence[Tokenised], part: Path
-) -> list[dict[str, float]]:
+def _epochs(training: _Training, lessons: _Lessons, job: Job, part: Path, began: float) -> None:
     """Train epoch after epoch, keeping the best in `part`, until patience or the epochs end."""
-    history: list[dict[str, float]] = []
-    best, waited = math.inf, 0
-    for number, batches in enumerate(epochs, start=1):
-        row = {"epoch": float(number), "train_loss": training.epoch(batches)}
-        history.append(row)
-        if held:
-            losses = training.adapted.example_losses(held)
-            weights = [example.weight for example in held]
-            row["held_out_loss"] = sum(a * w for a, w in zip(losses, weights, strict=True)) / sum(weights)
-            if not math.isfinite(row["held_out_loss"]):
-                raise TrainingError(
-                    f"the held-out loss is {row['held_out_loss']} after epoch {number}; lower trainer.lr"
-                )
-            waited = 0 if row["held_out_loss"] < best else waited + 1
-            best = min(best, row["held_out_loss"])
-        if waited == 0:
+    trainer, saved = training.trainer, time.monotonic()
+
+    def store() -> None:
+        nonlocal saved
+        if training.crew.main:
+            at = replace(training.at, seconds=training.at.seconds + time.monotonic() - began)
+            checkpoints.save(part, job.inputs, at, training.parameters, training.optimiser)
+        saved = time.monotonic()
+
+    def pause() -> None:
+        if time.monotonic() - saved >= 60.0 * trainer.checkpoint_minutes:
+            store()
+
+    while training.at.epoch < len(training.epochs) and training.at.waited < trainer.patience:
+        row = training.epoch(training.epochs[training.at.epoch], pause)
+        at = training.at
+        if lessons.left_out:
+            row["left_out"] = float(sum(lessons.left_out.values()))
+        if lessons.held:
+            row["held_out_loss"] = training.held_out(lessons.held, job.objective)
+            at.waited = 0 if row["held_out_loss"] < at.best else at.waited + 1
+            at.best = min(at.best, row["held_out_loss"])
+        if at.waited == 0 and training.crew.main:
             training.adapted.save(part)
-        elif waited >= training.trainer.patience:
-            break
-    return history
-
-
-def losses(trainer: TorchTrainer, model: Path, examples: Sequence[Example], adapter: Path | None) -> list[float]:
-    """Return each example's mean loss; see TorchTrainer.losses."""
-    tokenised = tokenise(model, examples)
-    with _reproducible(trainer.threads, 0):
-        adapted = Adapted(trainer, model, max(len(e.ids) for e in tokenised))
-        if adapter is not None:
-            from peft import PeftModel
-
-            adapted.peft = PeftModel.from_pretrained(adapted.base, str(adapter))
-        adapted.base.eval()
-        return adapted.example_losses(tokenised)
+        at.history.append(row)
+        at.epoch, at.batch, at.loss, at.mass, at.penalty = at.epoch + 1, 0, 0.0, 0.0, 0.0
+        if at.epoch < len(training.epochs) and at.waited < trainer.patience:
+            store()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from looper.errors import ConfigError, TrainingError
-from looper.protocols import Fit
+from looper.protocols import Fit, Objective, Penalty
 from looper.records import Example
 
 
@@ -21,7 +23,10 @@ class Decay(Enum):
 
 
 class Precision(Enum):
-    """What matrices are multiplied in; adapters and optimiser are always float32."""
+    """What matrices are multiplied in; adapters and optimiser are always float32.
+
+    On a graphics card fp32 also widens the weights of a large model, which else stay as they are on disk.
+    """
 
     auto = "auto"
     fp32 = "fp32"
@@ -64,6 +69,8 @@ class TorchTrainer:
     """Epochs without a better held-out loss after which training stops."""
     threads: int = 1
     """Threads of torch; more than 1 pays from about 100M parameters on."""
+    checkpoint_minutes: float = 3.0
+    """Minutes between checkpoints within an epoch; there is one after every epoch, too. No part of the result."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "alpha", "epochs", "batch", "batch_tokens", "patience", "threads"):
@@ -72,41 +79,149 @@ class TorchTrainer:
         for name in ("warmup", "held_out"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} is no share; choose from 0 up to below 1")
+        if self.checkpoint_minutes < 0.0:
+            raise ConfigError(f"trainer.checkpoint_minutes={self.checkpoint_minutes} is negative; choose 0 or more")
         if self.lr <= 0.0 or self.clip <= 0.0:
             raise ConfigError(f"trainer.lr={self.lr} and trainer.clip={self.clip} have to be above 0")
 
-    def fit(self, model: Path, examples: Sequence[Example], *, start: Path | None, out: Path, seed: int) -> Fit:
+    def fit(
+        self,
+        model: Path,
+        examples: Sequence[Example],
+        *,
+        start: Path | None,
+        out: Path,
+        seed: int,
+        under: Sequence[Path] = (),
+        penalty: Penalty | None = None,
+        objective: Objective | None = None,
+    ) -> Fit:
         """Train an adapter of the model in `model`, from `start` or anew, into the folder `out`.
 
-        A finished training of the very same inputs in `out` is returned as it is; anything else there is replaced.
+        A finished training of the very same inputs in `out` is returned as it is, one that was killed goes on from its
+        last checkpoint to the same bits, and anything else there is replaced. An example that the model cannot take is
+        left out, logged, and counted in the manifest and the history.
 
-        Raises TrainingError for no examples, an example that cannot be tokenised turn by turn, or a loss that is not
-        finite (the best finished epoch's adapter then stays beside `out`, and the error names it).
+        Raises TrainingError if no example can be trained on, for an adapter, penalty or label that does not fit, or for
+        a loss that is not finite (the best finished epoch's adapter then stays beside `out`, and the error names it).
         """
         from looper.training import adapters, lora
+        from looper.training.crew import Crew
 
         check(model, examples)
-        settings = {k: v.value if isinstance(v, Enum) else v for k, v in dataclasses.asdict(self).items()}
-        inputs = adapters.inputs_digest(model, examples, start, settings, seed)
-        with adapters.alone(out):  # another job of a sweep may want the very same adapter
-            if (done := adapters.finished(out, inputs)) is not None:
+        if objective is None:
+            check_wanted(examples)
+        inputs = adapters.inputs_digest(
+            model, examples, start, self.decisive(), seed, under=under, penalty=penalty, objective=objective
+        )
+        crew = Crew()
+        with adapters.alone(out) if crew.main else nullcontext():  # another job of a sweep may want the same adapter
+            done = crew.agree(adapters.finished(out, inputs) if crew.main else None)
+            if done is not None:
                 return done
-            return lora.fit(self, model, examples, start=start, out=out, seed=seed, inputs=inputs)
+            job = lora.Job(
+                model=model,
+                examples=examples,
+                start=start,
+                out=out,
+                seed=seed,
+                under=under,
+                penalty=penalty,
+                objective=objective,
+                inputs=inputs,
+            )
+            return lora.fit(self, job, crew)
 
-    def losses(self, model: Path, examples: Sequence[Example], adapter: Path | None = None) -> Sequence[float]:
-        """Return each example's mean loss per supervised token (nats)."""
-        from looper.training import lora
+    def losses(self, model: Path, examples: Sequence[Example], adapters: Sequence[Path] = ()) -> Sequence[float]:
+        """Return each example's mean loss per supervised token (nats) under the sum of some adapters.
+
+        It is NaN for an example that the model cannot take; such are logged. Raises TrainingError if all are.
+        """
+        from looper.training import measures
 
         check(model, examples)
-        return lora.losses(self, model, examples, adapter)
+        return measures.losses(self, model, examples, adapters)
+
+    def importance(
+        self,
+        model: Path,
+        examples: Sequence[Example],
+        adapter: Path,
+        out: Path,
+        *,
+        sampled: bool,
+        product: bool,
+        seed: int,
+    ) -> Path:
+        """Write the diagonal Fisher information of an adapter's parameters to the file `out` and return it.
+
+        The mean over examples of the squared gradient of one example's log-likelihood: the sum over its tokens,
+        weighted by the example's weights. Nothing is normalised; the sum of all entries is in the file's metadata as
+        `trace`. A file of the very same inputs is kept. With `product`, the tensors are those of every layer's B A
+        (without alpha / rank), named `<layer>.lora_BA.weight`, and take as much memory as the model's linear layers.
+
+        Raises TrainingError if no example can be used, or a gradient is not finite.
+        """
+        from looper.training import adapters, fisher
+
+        check(model, examples)
+        settings = {"precision": self.precision.value, "sampled": sampled, "product": product}
+        inputs = adapters.inputs_digest(model, examples, adapter, settings, seed)
+        with adapters.alone(out):
+            return fisher.importance(
+                self, model, examples, adapter, out, sampled=sampled, product=product, seed=seed, inputs=inputs
+            )
+
+    def embeddings(self, model: Path, texts: Sequence[str]) -> Any:
+        """Return the mean last hidden state of each text under the base model, a float32 array (N, D).
+
+        A text longer than the model takes is cut at its end. Raises TrainingError for a text without a token.
+        """
+        from looper.training import measures
+
+        check_model(model)
+        return measures.embeddings(self, model, texts)
+
+    def divergence(self, model: Path, examples: Sequence[Example], adapters: Sequence[Path]) -> float:
+        """Return the mean KL(base || base and adapters) in nats over the supervised positions of the examples.
+
+        Positions count by their weights. Raises TrainingError if no example can be used.
+        """
+        from looper.training import measures
+
+        check(model, examples)
+        return measures.divergence(self, model, examples, adapters)
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide what a training gives."""
+        values = {k: v.value if isinstance(v, Enum) else v for k, v in dataclasses.asdict(self).items()}
+        del values["checkpoint_minutes"]
+        return values
 
 
-def check(model: Path, examples: Sequence[Example]) -> None:
-    """Raise TrainingError unless there is a model on disk and something to train on."""
+def check_model(model: Path) -> None:
+    """Raise TrainingError unless there is a model on disk."""
     for name in ("config.json", "tokenizer.json"):
         if not (model / name).is_file():
             raise TrainingError(
                 f"model folder {str(model)!r} has no {name}; training needs a model in Hugging Face's format on disk"
             )
+    if not any(model.glob("*.safetensors")):  # an adapter's digest is of these: other formats would escape it
+        raise TrainingError(f"model folder {str(model)!r} has no *.safetensors; save its weights in that format")
+
+
+def check(model: Path, examples: Sequence[Example]) -> None:
+    """Raise TrainingError unless there is a model on disk and something to train on."""
+    check_model(model)
     if not examples:
         raise TrainingError("no examples to train on; work on more tasks, or give strategy=none")
+
+
+def check_wanted(examples: Sequence[Example]) -> None:
+    """Raise TrainingError for rejected examples, which plain training would take for wanted ones."""
+    rejected = sum(example.label < 0 for example in examples)
+    if rejected:
+        raise TrainingError(
+            f"{rejected} of {len(examples)} examples are rejected sessions (data=preference), and this strategy would "
+            "imitate them; give strategy=dpo or strategy=kto, or data=trajectory"
+        )

@@ -68,8 +68,8 @@ def lab(tmp_path, examples) -> Lab:
 
 
 def loss(lab, examples, skill=None):
-    adapter = Path(skill.adapters[-1].path) if skill else None
-    found = lab.trainer.losses(lab.model_path, examples, adapter)
+    adapters = [Path(skill.adapters[-1].path)] if skill else []
+    found = lab.trainer.losses(lab.model_path, examples, adapters)
     return sum(found) / len(found)
 
 
@@ -120,4 +120,8 @@ def test_no_learning_returns_the_skill(lab, examples):
 
 def test_a_folder_without_an_adapter_is_named(tmp_path):
     with pytest.raises(StoreError, match="holds no adapter"):
+        adapter_at(tmp_path, "base")
+    for name, text in (("adapter_model.safetensors", ""), ("adapter_config.json", "{")):
+        (tmp_path / name).write_text(text)
+    with pytest.raises(StoreError, match=r"adapter_config\.json is unreadable"):
         adapter_at(tmp_path, "base")

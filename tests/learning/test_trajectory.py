@@ -5,6 +5,7 @@ import pytest
 from looper.chat import render, spans
 from looper.errors import ConfigError, TrainingError
 from looper.learning.data.trajectory import TrajectoryData, to_example
+from looper.protocols import Materials
 from looper.records import Episode, Exit, Message, Step, Trajectory, Verdict
 
 
@@ -56,7 +57,7 @@ def test_only_resolved_and_judged_sessions_are_taken_and_the_rest_is_counted():
         varied("e", 0, pruned=True),
         episode("f", turns=(("hm", False),)),
     ]
-    selection = TrajectoryData().select(episodes, 0)
+    selection = TrajectoryData().select(episodes, 0, Materials())
     assert [e.task for e in selection.examples] == ["a"]
     assert selection.skipped == {
         "unresolved": 1,
@@ -64,24 +65,24 @@ def test_only_resolved_and_judged_sessions_are_taken_and_the_rest_is_counted():
         "pruned": 1,
         "without a turn to learn": 1,
     }
-    control = TrajectoryData(only_resolved=False).examples(episodes, 0)
+    control = TrajectoryData(only_resolved=False).examples(episodes, 0, Materials())
     assert [e.task for e in control] == ["a", "b"]
 
 
 def test_a_task_gives_no_more_than_the_cap_and_no_transcript_twice():
     episodes = [varied("a", 0), varied("a", 0, digest="a-again"), *(varied("a", i) for i in (1, 2, 3)), varied("b", 0)]
-    selection = TrajectoryData(cap=2).select(episodes, 0)
+    selection = TrajectoryData(cap=2).select(episodes, 0, Materials())
     assert [e.episode for e in selection.examples] == ["a-0", "a-1", "b-0"]
     assert selection.skipped == {"repeated": 1, "over the cap": 2}
-    assert len(TrajectoryData(cap=0).examples(episodes, 0)) == 5
+    assert len(TrajectoryData(cap=0).examples(episodes, 0, Materials())) == 5
 
 
 def test_the_order_of_the_episodes_does_not_matter_and_the_seed_draws_the_sample():
     episodes = [varied(f"t{i:02d}", 0) for i in range(30)]
     data = TrajectoryData(limit=10)
-    chosen = data.examples(episodes, 1)
-    assert chosen == data.examples(episodes[::-1], 1)
-    assert len(chosen) == 10 and chosen != data.examples(episodes, 2)
+    chosen = data.examples(episodes, 1, Materials())
+    assert chosen == data.examples(episodes[::-1], 1, Materials())
+    assert len(chosen) == 10 and chosen != data.examples(episodes, 2, Materials())
     assert [e.task for e in chosen] == sorted(e.task for e in chosen)
 
 

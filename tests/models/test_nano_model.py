@@ -98,6 +98,23 @@ def test_adapters_sum(tiny, tmp_path):
     assert both.id == one_by_one.id == f"{base.id}+d1+d2"
 
 
+def test_the_scale_multiplies_what_an_adapter_adds(tiny, tmp_path):
+    base = Nano(path=str(tiny))
+    record, _ = adapter(tmp_path / "a", base, 1)
+    twin = shutil.copytree(tmp_path / "a", tmp_path / "half")
+    config = json.loads((twin / "adapter_config.json").read_text())
+    (twin / "adapter_config.json").write_text(json.dumps(config | {"lora_alpha": config["lora_alpha"] / 2}))
+    half = Nano(path=str(tiny), scale=0.5).with_skill(Skill(adapters=(record,)))
+    same = base.with_skill(Skill(adapters=(record.model_copy(update={"path": str(twin)}),)))
+    ids = [5, 9, 300, 4, 77]
+    assert (logits(half, ids) == logits(same, ids)).all()
+    none = Nano(path=str(tiny), scale=0.0)
+    assert (logits(none.with_skill(Skill(adapters=(record,))), ids) == logits(none._running, ids)).all()
+    assert none.id == half.base == base.id and half.id != same.id
+    with pytest.raises(ConfigError, match=r"scale=-1.0 is no factor"):
+        Nano(scale=-1.0)
+
+
 def test_a_skill_without_adapters_is_the_model_itself(tiny):
     model = Nano(path=str(tiny))
     assert model.with_skill(Skill(playbook="Read first.")) is model

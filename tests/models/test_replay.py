@@ -45,5 +45,8 @@ def test_files_that_cannot_be_played_are_named(tmp_path):
     (tmp_path / "bad").write_text('{"task": "a", "replies": []}\n{"replies": 1}\n')
     with pytest.raises(ModelError, match="bad:2 is not"):
         _ = Replay(path=str(tmp_path / "bad")).id
+    (tmp_path / "twice").write_text('{"task": "a", "replies": ["x"]}\n{"task": "a", "replies": ["y"]}\n')
+    with pytest.raises(ModelError, match="twice:2 records other replies for a"):
+        _ = Replay(path=str(tmp_path / "twice")).id
     with pytest.raises(ModelError, match="same user message"):
         record(tmp_path / "two", [talk("one", "a"), talk("one", "b")])

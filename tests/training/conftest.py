@@ -6,6 +6,8 @@ from looper.models.nano.shape import Shape
 from looper.models.nano.tokenizer import save_tokenizer, train_tokenizer
 from looper.pretraining.export import save
 from looper.pretraining.network import Network
+from looper.training.reproducible import reproducible
+from looper.training.torch_trainer import Precision, TorchTrainer
 from tests.training.conversations import conversation
 
 
@@ -25,3 +27,20 @@ def model(tmp_path_factory, examples):
     network.embed.data.mul_(10.0)  # tied to the output: the initial scale leaves an adapter little to move
     save(network, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def adapters(model, examples, tmp_path_factory):
+    """Two adapters of the model that are not alike."""
+    folder = tmp_path_factory.mktemp("adapters")
+    trainer = TorchTrainer(lr=2e-2, batch=6, epochs=2, rank=4, alpha=8, held_out=0.0, precision=Precision.fp32)
+    for name, seed, part in (("a", 0, examples[:6]), ("b", 1, examples[6:])):
+        trainer.fit(model, part, start=None, out=folder / name, seed=seed)
+    return folder / "a", folder / "b"
+
+
+@pytest.fixture
+def fixed():
+    """Threads, seeds and the libraries' notices as in a training, for tests that use its parts."""
+    with reproducible(1, 0):
+        yield

@@ -1,11 +1,14 @@
 """LoRA training of a tiny model: learning, repeatability, early stopping, failures."""
 
+import errno
 import json
 
 import pytest
 import torch
 
+from looper.chat import CHATML
 from looper.errors import ConfigError, StoreError, TrainingError
+from looper.training.adapters import alone, finished, inputs_digest
 from looper.training.torch_trainer import TorchTrainer
 from tests.training.conversations import conversation
 
@@ -33,10 +36,10 @@ def test_the_loss_falls_and_the_adapter_is_what_lowers_it(trained, model, exampl
     assert [row["epoch"] for row in trained.history] == [1.0, 2.0, 3.0]
     assert trained.train_loss == trained.history[-1]["train_loss"] < trained.history[0]["train_loss"] < 8.0
     assert trained.held_out_loss is None and trained.steps == 9
-    before, after = (trainer().losses(model, examples, adapter) for adapter in (None, trained.adapter))
+    before, after = (trainer().losses(model, examples, adapters) for adapters in ((), (trained.adapter,)))
     assert all(b > a + 0.5 for b, a in zip(before, after, strict=True))
     # company does not matter, but for rounding, nor does the order
-    alone = trainer().losses(model, examples[3:4], trained.adapter)
+    alone = trainer().losses(model, examples[3:4], [trained.adapter])
     assert alone[0] == pytest.approx(after[3], rel=0.02)
 
 
@@ -113,5 +116,56 @@ def test_nothing_to_train_on_is_an_error(model, tmp_path):
         trainer().fit(model, [], start=None, out=tmp_path / "a", seed=0)
     with pytest.raises(TrainingError, match=r"has no config\.json"):
         trainer().losses(tmp_path, [conversation("t", ["<done/>"])])
+    for name in ("config.json", "tokenizer.json", "pytorch_model.bin"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(TrainingError, match=r"has no \*\.safetensors; save its weights"):
+        trainer().losses(tmp_path, [conversation("t", ["<done/>"])])
     with pytest.raises(ConfigError, match=r"trainer\.epochs=0"):
         TorchTrainer(epochs=0)
+
+
+def test_an_example_that_cannot_be_trained_on_is_left_out_and_counted(model, examples, tmp_path, caplog):
+    long = conversation("t90", ["<bash>" + "x" * 900 + "</bash>"])
+    silent = conversation("t91", ["<done/>"], [0.0])
+    given = [examples[0], long, *examples[1:4], silent]
+    fit = trainer(epochs=1).fit(model, given, start=None, out=tmp_path / "a", seed=0)
+    plain = trainer(epochs=1).fit(model, examples[:4], start=None, out=tmp_path / "b", seed=0)
+    assert weights(fit.adapter) == weights(plain.adapter)
+    assert fit.history[0]["left_out"] == 2.0 and "left_out" not in plain.history[0]
+    manifest = json.loads((fit.adapter / "looper.json").read_text())
+    assert manifest["left_out"] == {"longer than the model takes": 1, "no token to learn": 1}
+    assert "1 of 6 examples are left out: longer than the model takes (first: the example of task 't90'" in caplog.text
+    losses = trainer().losses(model, given)
+    assert [loss != loss for loss in losses] == [False, True, False, False, False, True]
+    with pytest.raises(TrainingError, match=r"none of 2 examples can be trained on; .*'t90'.* the model takes 256"):
+        trainer().fit(model, [long, silent], start=None, out=tmp_path / "c", seed=0)
+
+
+def test_the_digest_of_plain_inputs_has_not_changed(tmp_path):
+    for name in ("config.json", "tokenizer.json", "a.safetensors"):
+        (tmp_path / name).write_text(name)
+    example = conversation("t1", ["<done/>"])
+    found = inputs_digest(tmp_path, [example], None, TorchTrainer(checkpoint_minutes=9.0).decisive(), 3)
+    assert found == "2b470797fec82cf52f72f1bac9a54f28"
+    labelled = example.model_copy(update={"label": -1.0})
+    assert inputs_digest(tmp_path, [labelled], None, TorchTrainer().decisive(), 3) != found
+    for template, same in ((CHATML, True), (CHATML + " ", False)):
+        (tmp_path / "chat_template.jinja").write_text(template)
+        assert (inputs_digest(tmp_path, [example], None, TorchTrainer().decisive(), 3) == found) is same
+
+
+def test_what_goes_wrong_while_the_folder_is_held_is_told_for_what_it_is(tmp_path):
+    with (
+        pytest.raises(StoreError, match=r"cannot write .*: No space left on device; free space"),
+        alone(tmp_path / "a"),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(TrainingError, match="the model cannot be loaded: no file named x"), alone(tmp_path / "a"):
+        raise OSError("no file named x")
+
+
+def test_a_manifest_of_another_make_is_named(tmp_path):
+    (tmp_path / "looper.json").write_text(json.dumps({"inputs": "i", "weights": "w", "fit": {"history": [], "old": 1}}))
+    assert finished(tmp_path, "another") is None
+    with pytest.raises(StoreError, match=r"looper\.json is unreadable .*; delete .* to train again"):
+        finished(tmp_path, "i")

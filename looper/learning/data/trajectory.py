@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from looper import actions
-from looper.chat import render, spans
 from looper.errors import ConfigError, TrainingError
+from looper.learning.data.leaked import leaked_share
+from looper.learning.data.native import in_order, replies_match, text_digest, verify, whole
+from looper.protocols import Materials
 from looper.records import Episode, Example, Step, digest_of
 
 LOG = logging.getLogger(__name__)
@@ -33,8 +34,9 @@ class TrajectoryData:
     ends with blanks, which in training would be tokenised together with the template around them.
 
     Left out are: sessions that failed for reasons of the machine; sessions in which the model saw a pruned
-    conversation at any step, because the whole one is not what it answered; transcripts that another episode repeats
-    word for word; those with no turn to learn; and those over the cap.
+    conversation at any step, because the whole one is not what it answered; those whose issue tells too much of the
+    reference patch; transcripts that another episode repeats word for word; those with no turn to learn; and those
+    over the cap.
     """
 
     cap: int = 2
@@ -45,33 +47,43 @@ class TrajectoryData:
     """Give turns that failed no weight; false learns from every turn that is an action."""
     limit: int = 0
     """Most examples in all, a sample that the seed decides; 0 is no limit."""
+    leakage: float = 1.0
+    """Largest share of the reference patch's added lines that may stand word for word in the issue; 1 takes all."""
 
     def __post_init__(self) -> None:
         if self.cap < 0 or self.limit < 0:
             raise ConfigError(f"data.cap={self.cap} and data.limit={self.limit} cannot be negative; 0 is no limit")
+        if not 0 <= self.leakage <= 1:
+            raise ConfigError(f"data.leakage={self.leakage} is a share: give 0 (no line may leak) to 1 (take all)")
 
-    def examples(self, episodes: Sequence[Episode], seed: int) -> Sequence[Example]:
+    @property
+    def native(self) -> bool:
+        """The examples are sessions in the agent's own format."""
+        return True
+
+    def examples(self, episodes: Sequence[Episode], seed: int, materials: Materials) -> Sequence[Example]:
         """Return the examples, in order of task, attempt and digest."""
-        selection = self.select(episodes, seed)
+        selection = self.select(episodes, seed, materials)
         left_out = ", ".join(f"{count} {reason}" for reason, count in sorted(selection.skipped.items()))
         LOG.info("%d examples of %d episodes; left out: %s", len(selection.examples), len(episodes), left_out or "none")
         return selection.examples
 
-    def select(self, episodes: Sequence[Episode], seed: int) -> Selection:
+    def select(self, episodes: Sequence[Episode], seed: int, materials: Materials) -> Selection:
         """Return the examples and count what was left out.
 
-        Raises TrainingError if a turn to learn is no action, or an episode's steps do not match its messages.
+        Raises TrainingError if a turn to learn is no action, an episode's steps do not match its messages, or the
+        task of an episode is needed for its leakage and not among the materials.
         """
         skipped: Counter[str] = Counter()
         seen: set[str] = set()
         taken: Counter[str] = Counter()
         chosen: list[Example] = []
-        for episode in sorted(episodes, key=lambda e: (e.task, e.trajectory.attempt, e.digest)):
-            reason = self._unfit(episode)
+        for episode in in_order(episodes):
+            reason = self._unfit(episode, materials)
             example = None if reason else to_example(episode, mask_failed=self.mask_failed)
             if example is not None and not any(example.weights):
                 reason = "without a turn to learn"
-            elif example is not None and (text := digest_of([m.model_dump() for m in example.messages])) in seen:
+            elif example is not None and (text := text_digest(example.messages)) in seen:
                 reason = "repeated"
             elif example is not None and self.cap and taken[example.task] >= self.cap:
                 reason = "over the cap"
@@ -87,13 +99,23 @@ class TrajectoryData:
             chosen = [e for e in chosen if e in drawn]
         return Selection(examples=tuple(chosen), skipped=dict(skipped))
 
-    def _unfit(self, episode: Episode) -> str:
+    def _unfit(self, episode: Episode, materials: Materials) -> str:
         """Return why an episode is left out before its text is looked at; '' if it is not."""
         if episode.infrastructure:
             return "failed for the machine's reasons"
         if self.only_resolved and not episode.resolved:
             return "unresolved"
-        return "pruned" if any(step.pruned for step in episode.trajectory.steps) else ""
+        if any(step.pruned for step in episode.trajectory.steps):
+            return "pruned"
+        return "leaking" if self.leakage < 1 and self._share(episode, materials) > self.leakage else ""
+
+    def _share(self, episode: Episode, materials: Materials) -> float:
+        task = materials.tasks.get(episode.task)
+        if task is None:
+            raise TrainingError(
+                f"the task {episode.task} is not at hand, so its leakage is unknown; set data.leakage=1"
+            )
+        return leaked_share(task.issue, task.gold)
 
 
 def to_example(episode: Episode, *, mask_failed: bool = True) -> Example:
@@ -101,36 +123,17 @@ def to_example(episode: Episode, *, mask_failed: bool = True) -> Example:
 
     Raises TrainingError if a turn to learn is no action, or the steps do not match the messages.
     """
+    replies_match(episode)
     trajectory = episode.trajectory
-    replies = [message.content for message in trajectory.messages if message.role == "assistant"]
-    if replies != [step.reply for step in trajectory.steps]:
-        raise TrainingError(
-            f"episode {episode.digest} of {episode.task} has {len(replies)} assistant messages that are not the "
-            f"replies of its {len(trajectory.steps)} steps; delete the stored episode and run its session again"
-        )
     steps = iter(trajectory.steps)
     weights = tuple(
         float(_teaches(next(steps), mask_failed)) if m.role == "assistant" else 0.0 for m in trajectory.messages
     )
     example = Example(task=episode.task, episode=episode.digest, messages=trajectory.messages, weights=weights)
-    _verify(example)
+    verify(example)
     return example
 
 
 def _teaches(step: Step, mask_failed: bool) -> bool:
     """Whether a turn is worth imitating: a whole action of its own, done as asked."""
-    whole = bool(step.reply) and step.reply == step.reply.strip() and step.calls == 1 and not step.cut
-    return whole and step.action != actions.FormatError.kind and (step.ok or not mask_failed)
-
-
-def _verify(example: Example) -> None:
-    """Check that the training text is what inference renders, and that every turn to learn is an action."""
-    parts = spans(example.messages, example.weights)
-    if "".join(part.text for part in parts) != render(example.messages):
-        raise TrainingError(f"episode {example.episode} of {example.task} is rendered differently for training")
-    for message, weight in zip(example.messages, example.weights, strict=True):
-        if weight and isinstance(found := actions.parse(message.content), actions.FormatError):
-            raise TrainingError(
-                f"episode {example.episode} of {example.task} has a turn to learn that is no action "
-                f"({found}): {message.content[:80]!r}; delete the stored episode and run its session again"
-            )
+    return whole(step) and (step.ok or not mask_failed)

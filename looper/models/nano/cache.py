@@ -28,6 +28,8 @@ class Held:
 
     ids: list[int] = field(default_factory=list)
     pages: list[int] = field(default_factory=list)
+    shares: tuple[float, ...] = ()
+    """Weights of a mixture's experts that the keys were computed with; empty without a mixture."""
 
 
 class Pool:
@@ -52,10 +54,6 @@ class Pool:
         held = self._held.setdefault(key, Held())
         self._held.move_to_end(key)
         return held
-
-    def get(self, key: str) -> Held | None:
-        """Return what is held under a key, or None."""
-        return self._held.get(key)
 
     def resize(self, held: Held, tokens: int, keep: Collection[str]) -> None:
         """Give `held` the pages for so many tokens; evicts nothing that `keep` names."""

@@ -8,6 +8,7 @@ are computed again as a part of the next prompt, so that cached and fresh keys a
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,13 @@ import torch
 from looper.chat import render
 from looper.errors import ContextOverflow, ModelError
 from looper.models.nano.cache import Held, Pool, common
+from looper.models.nano.mixture import Mixture
 from looper.models.nano.network import PAGE, Network
+from looper.models.nano.routing import Routing
 from looper.models.nano.rows import Job, Rows
-from looper.models.nano.shape import Shape
+from looper.models.nano.shape import END, PAD, START, Shape
 from looper.models.nano.tiles import prefill
+from looper.models.nano.tokenizer import SPECIALS
 from looper.models.nano.weights import Weights
 from looper.records import Conversation, Message, Reply
 
@@ -33,7 +37,9 @@ if TYPE_CHECKING:
 class Engine:
     """Answers batches of conversations, and keeps their computed prompts until they are forgotten."""
 
-    def __init__(self, weights: Weights, tokenizer: Tokenizer, *, width: int = 16) -> None:
+    def __init__(
+        self, weights: Weights, tokenizer: Tokenizer, *, width: int = 16, mixture: Mixture | None = None
+    ) -> None:
         if width < 1:
             raise ModelError(f"width {width} is not possible; it is the number of rows decoded together, 1 or more")
         if tokenizer.get_vocab_size() > weights.shape.vocab:
@@ -41,12 +47,19 @@ class Engine:
                 f"the tokenizer has {tokenizer.get_vocab_size()} tokens but the weights only {weights.shape.vocab}; "
                 "take both from one folder"
             )
-        self._network = Network(weights)
+        specials = [tokenizer.token_to_id(name) for name in SPECIALS]
+        if specials != [START, END, PAD]:
+            raise ModelError(
+                f"the tokenizer has {', '.join(SPECIALS)} as {specials}, not {[START, END, PAD]}: this engine would "
+                "not see where a reply ends; give model=hf for models with other tokenizers"
+            )
+        self._network = Network(weights, mixture)
         self._tokenizer = tokenizer
         self._width = width
         self._forgotten: deque[str] = deque()
         self._pool = Pool(weights.shape, limit=4 * width * -(-weights.shape.positions // PAGE))
         self._rows = Rows(self._network, width)
+        self._routing = None if mixture is None else Routing(self._network, mixture, self._pool)
         self._lock = threading.Lock()
 
     @property
@@ -100,6 +113,7 @@ class Engine:
 
     def _prepare(self, jobs: deque[Job]) -> list[Job]:
         """Compute the prompts of the next conversations: as many as there are rows, each key once."""
+        shares = self._shares(jobs)
         group: dict[str, Job] = {}
         while jobs and len(group) < self._width and jobs[0].conversation.id not in group:
             job = jobs.popleft()
@@ -107,6 +121,8 @@ class Engine:
         work: list[tuple[Held, list[int]]] = []
         for key, job in group.items():
             job.held = self._pool.take(key)
+            if job.held.shares != shares.get(key, ()):  # keys of other weights are of no use
+                job.held.ids, job.held.shares = [], shares[key]
             target = job.prompt[:-1]  # the last token is the first one decoded
             fresh = 0 if job.held.ids else self._adopt_system(job, target, group)
             known = common(job.held.ids, target)
@@ -117,11 +133,25 @@ class Engine:
         prefill(self._network, self._pool, work)
         return list(group.values())
 
+    def _shares(self, jobs: Sequence[Job]) -> dict[str, tuple[float, ...]]:
+        """Return the weights of a mixture's experts for the next conversations; a session keeps those of its start."""
+        if self._routing is None:
+            return {}
+        found: dict[str, tuple[float, ...]] = {}
+        for job in itertools.islice(jobs, self._width):
+            asked = next((m.content for m in job.conversation.messages if m.role == "user"), "")
+            found.setdefault(job.conversation.id, self._routing.shares(self._encode(asked)))
+        return found
+
     def _adopt_system(self, job: Job, target: list[int], group: dict[str, Job]) -> int:
         """Start a new conversation from the computed system prompt, which all of a run's sessions share.
 
         Returns the tokens that had to be computed for it.
         """
+        assert job.held is not None
+        shares = job.held.shares
+        if shares and max(shares) < 1.0:
+            return 0  # hardly another session has the same weights
         system: list[Message] = []
         for message in job.conversation.messages:
             if message.role != "system":
@@ -130,13 +160,13 @@ class Engine:
         ids = self._encode(render(system)) if system else []
         if not ids or target[: len(ids)] != ids:
             return 0
-        key = f"system\0{ids}"
+        key = f"system\0{ids}{shares or ''}"
         shared, kept = self._pool.take(key), {*group, key}
+        shared.shares = shares
         fresh = 0 if shared.ids else len(ids)
         if fresh:
             self._pool.resize(shared, len(ids), kept)
             prefill(self._network, self._pool, [(shared, ids)])
-        assert job.held is not None
         self._pool.resize(job.held, len(ids), kept)
         self._pool.copy(shared, job.held)
         return fresh

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from looper.errors import ConfigError, ModelError
 from looper.models.nano.tokenizer import load_tokenizer
-from looper.records import Adapter, Conversation, Reply, Skill
+from looper.records import Adapter, Conversation, Reply, Router, Skill
 
 if TYPE_CHECKING:
     from looper.models.nano.engine import Engine
@@ -27,22 +27,29 @@ class Nano:
     """The bundled Qwen2 of 2.6 million weights, on the CPU, in fp32, on one thread.
 
     It knows the tool language and repairs small Python repositories; it is made for measuring, not for
-    work. Any folder in Hugging Face format with a small tied Qwen2 serves as well. A reply is a pure
-    function of its conversation, bit for bit, on one machine and one version of torch.
+    work. Any folder with a small tied Qwen2 and a tokenizer of the same kind (`looper pretrain` makes
+    such) serves as well. A reply is a pure function of its conversation, bit for bit, on one machine
+    and one version of torch.
     """
 
     path: str = ""
     """Folder with the model; empty takes the weights that come with looper."""
     width: int = 16
     """Replies decoded together. Always the whole width is computed: choose it near the sessions run at once."""
+    scale: float = 1.0
+    """Factor on what adapters add to the weights, at inference alone; 0 is the base model, 1 the adapter as trained."""
 
     def __post_init__(self) -> None:
         if self.width < 1:
             raise ConfigError(f"width={self.width} is not possible; choose 1 or more, 16 suits one core")
+        if not 0.0 <= self.scale <= 10.0:
+            raise ConfigError(
+                f"scale={self.scale} is no factor for adapters; choose from 0 (none of it) to 10, often 1"
+            )
 
     @cached_property
     def _running(self) -> Merged:
-        return Merged(folder=self.weights, width=self.width)
+        return Merged(folder=self.weights, width=self.width, scale=self.scale)
 
     @property
     def weights(self) -> Path:
@@ -84,12 +91,22 @@ class Nano:
 
 
 class Merged:
-    """A model at work: a folder's weights with adapters added to them."""
+    """A model at work: a folder's weights with adapters added to them, or weighed by a router session by session."""
 
-    def __init__(self, *, folder: Path, width: int, adapters: tuple[Adapter, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        width: int,
+        scale: float = 1.0,
+        adapters: tuple[Adapter, ...] = (),
+        router: Router | None = None,
+    ) -> None:
         self._folder = folder
         self._width = width
+        self._scale = scale
         self._adapters = adapters
+        self._router = router
 
     @cached_property
     def _engine(self) -> Engine:
@@ -97,8 +114,16 @@ class Merged:
         from looper.models.nano.engine import Engine
 
         shape, tensors = weights.read(self._folder)
-        weights.merge(tensors, [Path(adapter.path) for adapter in self._adapters])
-        return Engine(weights.arrange(shape, tensors), load_tokenizer(self._folder), width=self._width)
+        folders = [Path(adapter.path) for adapter in self._adapters]
+        mixture = None
+        if self._router is None:
+            weights.merge(tensors, folders, scale=self._scale)
+        else:
+            from looper.models.nano.mixture import Mixture
+
+            mixture = Mixture(shape, tensors, folders, Path(self._router.path))
+        tokenizer = load_tokenizer(self._folder)
+        return Engine(weights.arrange(shape, tensors), tokenizer, width=self._width, mixture=mixture)
 
     @property
     def weights(self) -> Path:
@@ -112,8 +137,10 @@ class Merged:
 
     @property
     def id(self) -> str:
-        """Identity: the base's, and the digest of each adapter."""
-        return "+".join([self.base, *(adapter.digest for adapter in self._adapters)])
+        """Identity: the base's, and the digests of each adapter and the router."""
+        router = [self._router.digest] if self._router else []
+        scale = [f"x{self._scale!r}"] if self._adapters and self._scale != 1.0 else []
+        return "+".join([self.base, *(adapter.digest for adapter in self._adapters), *router, *scale])
 
     @property
     def knows_protocol(self) -> bool:
@@ -129,7 +156,7 @@ class Merged:
         return self._engine.reply(conversations)
 
     def with_skill(self, skill: Skill) -> Merged:
-        """Return this model with more adapters added; itself if there are none."""
+        """Return this model with more adapters added, or with the experts of a mixture; itself if there are none."""
         for adapter in skill.adapters:
             if adapter.base != self.base:
                 raise ModelError(
@@ -138,7 +165,17 @@ class Merged:
                 )
         if not skill.adapters:
             return self
-        return Merged(folder=self._folder, width=self._width, adapters=(*self._adapters, *skill.adapters))
+        if self._router or (skill.router and self._adapters):
+            raise ModelError("adapters cannot be added to a mixture, nor a mixture to adapters; give one skill")
+        if skill.router and self._scale != 1.0:
+            raise ModelError(f"model.scale={self._scale} is for plain adapters, not for a mixture; give model.scale=1")
+        return Merged(
+            folder=self._folder,
+            width=self._width,
+            scale=self._scale,
+            adapters=(*self._adapters, *skill.adapters),
+            router=skill.router,
+        )
 
     def forget(self, conversation: str) -> None:
         """Free what is cached for a finished session."""

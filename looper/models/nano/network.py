@@ -7,12 +7,14 @@ a page that is masked wholly adds exact zeros, so a longer neighbour changes no 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from looper.models.nano.mixture import Mixture
+from looper.models.nano.product import Term, unchanged
 from looper.models.nano.weights import Weights
 
 PAGE = 128
@@ -25,13 +27,18 @@ Store = Callable[[int, Tensor, Tensor], tuple[Tensor, Tensor]]
 class Network:
     """A small Qwen2 over rows of tokens that each have their own cache."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, mixture: Mixture | None = None) -> None:
         shape = weights.shape
         self.shape = shape
         self.weights = weights
+        self.mixture = mixture
         steps = torch.arange(0, shape.head, 2, dtype=torch.float32) / shape.head
         angles = torch.outer(torch.arange(shape.positions, dtype=torch.float32), 1.0 / shape.rope_theta**steps)
         self._turns = torch.polar(torch.ones_like(angles), angles)  # (positions, H / 2), complex
+
+    def term(self, shares: Sequence[tuple[float, ...]], length: int = 1) -> Term:
+        """Return what a mixture adds in rows of `length` tokens with these weights of the experts."""
+        return unchanged if self.mixture is None else self.mixture.term(shares, length)
 
     def mask(self, positions: Tensor, pages: int) -> Tensor:
         """Return 0 where a token at `positions` (R, T) may look and -inf elsewhere, (N, R, 1, 1, T, PAGE)."""
@@ -41,7 +48,16 @@ class Network:
         mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
         return mask.view(pages, rows, 1, 1, tokens, PAGE)
 
-    def hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor, store: Store, *, last: bool = True) -> Tensor:
+    def hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        store: Store,
+        *,
+        term: Term = unchanged,
+        last: bool = True,
+    ) -> Tensor:
         """Run all blocks over `tokens` (R, T) and return the stream, (R * T, D).
 
         Without `last` the final block stops when its keys and values are stored: nothing after reads more.
@@ -52,7 +68,8 @@ class Network:
         x = self.weights.embedding[tokens.view(-1)]
         turns = self._turns[positions.view(-1)].unsqueeze(1)  # (R * T, 1, H / 2)
         for i, layer in enumerate(self.weights.layers):
-            qkv = layer.qkv(self._norm(x))
+            normed = self.norm(x)
+            qkv = term(i, "qkv", normed, layer.qkv(normed))
             split = turned * shape.head
             pairs = torch.view_as_complex(qkv[:, :split].view(-1, turned, shape.head // 2, 2))
             qk = torch.view_as_real(pairs * turns).view(-1, turned, shape.head)
@@ -60,16 +77,20 @@ class Network:
             stored = store(i, qk[:, shape.heads :], values)
             if not last and i == shape.layers - 1:
                 return x
-            x = layer.out.added(self._attend(qk[:, : shape.heads], *stored, mask, rows, length).view(-1, d), x)
-            gate_up = layer.gate_up(self._norm(x))
-            x = layer.down.added(F.silu(gate_up[:, :f]).mul_(gate_up[:, f:]), x)
+            mixed = self._attend(qk[:, : shape.heads], *stored, mask, rows, length).view(-1, d)
+            x = term(i, "out", mixed, layer.out.added(mixed, x))
+            normed = self.norm(x)
+            gate_up = term(i, "gate_up", normed, layer.gate_up(normed))
+            active = F.silu(gate_up[:, :f]).mul_(gate_up[:, f:])
+            x = term(i, "down", active, layer.down.added(active, x))
         return x
 
     def logits(self, x: Tensor) -> Tensor:
         """Return next-token logits of the stream `x`, (R, V)."""
-        return self.weights.head(self._norm(x))
+        return self.weights.head(self.norm(x))
 
-    def _norm(self, x: Tensor) -> Tensor:
+    def norm(self, x: Tensor) -> Tensor:
+        """Return the stream over its root mean square; the norms' weights are in the matrices that follow."""
         return F.rms_norm(x, (self.shape.hidden,), None, self.shape.rms_eps)
 
     def _attend(self, q: Tensor, keys: Tensor, values: Tensor, mask: Tensor, rows: int, length: int) -> Tensor:

@@ -40,6 +40,7 @@ class Rows:
         self._streams = [random.Random(0) for _ in range(width)]
         self._tokens = [PAD] * width
         self._positions = [0] * width
+        self._shares: list[tuple[float, ...]] = [()] * width
         self._keys = self._empty(1)
         self._values = self._empty(1)
         shape = network.shape
@@ -65,7 +66,7 @@ class Rows:
             self._release(row)
 
     def _release(self, row: int) -> None:
-        self._jobs[row], self._tokens[row], self._positions[row] = None, PAD, 0
+        self._jobs[row], self._tokens[row], self._positions[row], self._shares[row] = None, PAD, 0, ()
 
     def admit(self, job: Job, pool: Pool) -> None:
         """Give a free row to a job whose prompt is computed, all but its last token."""
@@ -80,6 +81,7 @@ class Rows:
         self._streams[row] = random.Random(job.conversation.seed)
         self._tokens[row] = job.prompt[-1]
         self._positions[row] = len(job.prompt) - 1
+        self._shares[row] = job.held.shares
 
     def _grow(self, pages: int) -> None:
         if (more := pages - self._keys.shape[1]) > 0:
@@ -123,8 +125,9 @@ class Rows:
 
         column = positions.unsqueeze(1)
         tokens = torch.tensor(self._tokens).unsqueeze(1)
-        logits = network.logits(network.hidden(tokens, column, network.mask(column, pages), store))
-        return self._choose(logits)
+        term = network.term(self._shares)
+        hidden = network.hidden(tokens, column, network.mask(column, pages), store, term=term)
+        return self._choose(network.logits(hidden))
 
     def _choose(self, logits: Tensor) -> list[int]:
         """Return each row's next token: the likeliest, or drawn from its own stream where it is warm."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from looper.models.nano.cache import Held, Pool
 from looper.models.nano.network import PAGE, Network
+from looper.models.nano.product import Term
 from looper.models.nano.shape import PAD
 
 TILE = 24
@@ -29,9 +30,24 @@ def prefill(network: Network, pool: Pool, work: Sequence[tuple[Held, list[int]]]
     """
     tiles = _tiles(work)
     while step := list(islice(tiles, LANES)):
-        _compute(network, pool, step)
+        shares = [held.shares for held, _, _ in step]
+        shares += [()] * (LANES - len(step))
+        _compute(network, pool, step, network.term(shares, TILE), last=False)
     for held, ids in work:
         held.ids = list(ids)
+
+
+def streams(network: Network, pool: Pool, held: Held, ids: list[int], term: Callable[[int], Term]) -> Iterator[Tensor]:
+    """Run a text from its beginning through all blocks and yield the stream of its tokens, (N, D), step by step.
+
+    Its pages must be there. The stream is the same bits whatever else the pool holds: the text's tiles are alone
+    in their steps, from the first lane on. `term` makes what sees a step's products from the number of the text's
+    rows in it; they are the first ones.
+    """
+    tiles = _tiles([(held, ids)])
+    while step := list(islice(tiles, LANES)):
+        count = sum(len(part) for _, _, part in step)
+        yield _compute(network, pool, step, term(count), last=True)[:count]
 
 
 def _tiles(work: Sequence[tuple[Held, list[int]]]) -> Iterator[Tile]:
@@ -40,7 +56,7 @@ def _tiles(work: Sequence[tuple[Held, list[int]]]) -> Iterator[Tile]:
             yield held, start, ids[start : start + TILE]
 
 
-def _compute(network: Network, pool: Pool, step: list[Tile]) -> None:
+def _compute(network: Network, pool: Pool, step: list[Tile], term: Term, *, last: bool) -> Tensor:
     pages = max(-(-(start + len(ids)) // PAGE) for _, start, ids in step)
     tokens = torch.full((LANES, TILE), PAD)
     positions = torch.zeros((LANES, TILE), dtype=torch.long)
@@ -68,4 +84,4 @@ def _compute(network: Network, pool: Pool, step: list[Tile]) -> None:
             out.append(kept.index_select(0, gather).view(-1, PAGE, shape.head))
         return out[0], out[1]
 
-    network.hidden(tokens, positions, network.mask(positions, pages), store, last=False)
+    return network.hidden(tokens, positions, network.mask(positions, pages), store, term=term, last=last)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -66,22 +67,38 @@ PARTS = (
 """Tensors of one block, by their names in the Hugging Face format."""
 
 
-def merge(tensors: dict[str, Tensor], adapters: Sequence[Path]) -> None:
-    """Add LoRA adapters (folders in PEFT's format) to the weights, in place: W += scaling * B @ A.
+class LowRank(NamedTuple):
+    """What an adapter adds to one matrix: scaling * B @ A."""
+
+    target: str
+    """Name of the tensor that it belongs to."""
+    scaling: float
+    a: Tensor  # (rank, in)
+    b: Tensor  # (out, rank)
+
+
+def low_rank(tensors: dict[str, Tensor], folder: Path) -> Iterator[LowRank]:
+    """Yield the terms of a LoRA adapter (a folder in PEFT's format), in fp32, by name.
 
     Raises ModelError for adapters that are more than a low-rank sum (DoRA, per-layer ranks, saved modules).
     """
+    scaling = _scaling(folder)
+    lora = load_file(str(folder / "adapter_model.safetensors"))
+    for name in sorted(lora):
+        target = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") + ".weight"
+        if name.endswith(".lora_B.weight"):
+            continue
+        other = name.replace(".lora_A.", ".lora_B.")
+        if not name.endswith(".lora_A.weight") or other not in lora or target not in tensors:
+            raise ModelError(f"adapter {folder} holds {name}, which is not a LoRA matrix of this model's layers")
+        yield LowRank(target, scaling, lora[name].float(), lora[other].float())
+
+
+def merge(tensors: dict[str, Tensor], adapters: Sequence[Path], *, scale: float = 1.0) -> None:
+    """Add LoRA adapters to the weights, in place: W += scale * scaling * B @ A. Raises ModelError like `low_rank`."""
     for folder in adapters:
-        scaling = _scaling(folder)
-        lora = load_file(str(folder / "adapter_model.safetensors"))
-        for name in sorted(lora):
-            target = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") + ".weight"
-            if name.endswith(".lora_B.weight"):
-                continue
-            other = name.replace(".lora_A.", ".lora_B.")
-            if not name.endswith(".lora_A.weight") or other not in lora or target not in tensors:
-                raise ModelError(f"adapter {folder} holds {name}, which is not a LoRA matrix of this model's layers")
-            tensors[target] += scaling * (lora[other].float() @ lora[name].float())
+        for term in low_rank(tensors, folder):
+            tensors[term.target] += scale * term.scaling * (term.b @ term.a)
 
 
 def _scaling(folder: Path) -> float:
@@ -95,6 +112,18 @@ def _scaling(folder: Path) -> float:
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
+def turned(shape: Shape, x: Tensor) -> Tensor:
+    """Interleave the halves of each head in rows (heads * H, ...): 0, H / 2, 1, H / 2 + 1, ..."""
+    pairs = torch.arange(shape.head).view(2, shape.head // 2).t().reshape(-1)
+    return x.view(-1, shape.head, *x.shape[1:])[:, pairs].reshape(x.shape)
+
+
+def queries(shape: Shape, x: Tensor) -> Tensor:
+    """Interleave the rows of queries and put the attention's scale, in bits, into them."""
+    scale: float = shape.head**-0.5 * math.log2(math.e)
+    return turned(shape, x) * scale
+
+
 def arrange(shape: Shape, tensors: dict[str, Tensor]) -> Weights:
     """Lay the weights out for few, large operations.
 
@@ -103,23 +132,16 @@ def arrange(shape: Shape, tensors: dict[str, Tensor]) -> Weights:
     query and key head are interleaved, so that a rotation is one complex product; both sides of the dot
     product are permuted alike, which changes nothing.
     """
-    half = shape.head // 2
-    pairs = torch.arange(shape.head).view(2, half).t().reshape(-1)  # 0, half, 1, half + 1, ...
-    scale = shape.head**-0.5 * math.log2(math.e)
-
-    def turned(x: Tensor) -> Tensor:
-        return x.view(-1, shape.head, *x.shape[1:])[:, pairs].reshape(x.shape)
-
     layers = []
     for i in range(shape.layers):
         block = {part: tensors[f"model.layers.{i}.{part}"] for part in PARTS}
         q, k, v = (block[f"self_attn.{p}_proj.weight"] for p in "qkv")
         qb, kb, vb = (block[f"self_attn.{p}_proj.bias"] for p in "qkv")
-        qkv = torch.cat([turned(q) * scale, turned(k), v]) * block["input_layernorm.weight"]
+        qkv = torch.cat([queries(shape, q), turned(shape, k), v]) * block["input_layernorm.weight"]
         gate_up = torch.cat([block["mlp.gate_proj.weight"], block["mlp.up_proj.weight"]])
         layers.append(
             Layer(
-                qkv=Product(qkv, torch.cat([turned(qb) * scale, turned(kb), vb])),
+                qkv=Product(qkv, torch.cat([queries(shape, qb), turned(shape, kb), vb])),
                 out=Product(block["self_attn.o_proj.weight"]),
                 gate_up=Product(gate_up * block["post_attention_layernorm.weight"]),
                 down=Product(block["mlp.down_proj.weight"]),

@@ -1,4 +1,4 @@
-"""What the loop asks of each part; every option of a config group satisfies one of these."""
+"""What the loop asks of the parts that a session and a run consist of."""
 
 from __future__ import annotations
 
@@ -8,19 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from looper.records import (
-    CommandResult,
-    Conversation,
-    Episode,
-    Example,
-    Query,
-    Recall,
-    Reply,
-    Skill,
-    Source,
-    Task,
-    Verdict,
-)
+from looper.records import CommandResult, Conversation, Episode, Query, Recall, Reply, Skill, Source, Task, Verdict
 
 
 class Box(Protocol):
@@ -164,100 +152,6 @@ class Memory(Protocol):
 
     def record(self, episode: Episode) -> None:
         """Learn from a finished train episode."""
-        ...
-
-
-class Data(Protocol):
-    """Turns episodes into training examples."""
-
-    def examples(self, episodes: Sequence[Episode], seed: int) -> Sequence[Example]:
-        """Return examples in a deterministic order."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fit:
-    """What a training did."""
-
-    adapter: Path
-    """Folder in PEFT's format, complete."""
-    train_loss: float
-    """Mean loss per supervised token (nats) of the last epoch."""
-    held_out_loss: float | None
-    """Loss on held-out examples; None where none were held out."""
-    steps: int
-    seconds: float
-    history: tuple[dict[str, float], ...] = ()
-
-
-class Trainer(Protocol):
-    """Trains adapters."""
-
-    def fit(
-        self,
-        model: Path,
-        examples: Sequence[Example],
-        *,
-        start: Path | None,
-        out: Path,
-        seed: int,
-    ) -> Fit:
-        """Train a LoRA adapter of the model in `model`, from `start` or anew, into `out`.
-
-        Raises TrainingError for no examples, a NaN loss or a missing metric.
-        """
-        ...
-
-    def losses(self, model: Path, examples: Sequence[Example], adapter: Path | None = None) -> Sequence[float]:
-        """Return each example's mean loss per supervised token (nats)."""
-        ...
-
-
-class Lab(Protocol):
-    """What a strategy may use; made by the run."""
-
-    @property
-    def trainer(self) -> Trainer:
-        """What fits adapters."""
-        ...
-
-    @property
-    def model_path(self) -> Path:
-        """Folder of the base model's weights. Raises ModelError for a model that cannot be trained."""
-        ...
-
-    @property
-    def model_id(self) -> str:
-        """Identity of the base model."""
-        ...
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        ...
-
-    def out(self, name: str) -> Path:
-        """Return a folder for an artefact of this learning step."""
-        ...
-
-    def note(self, facts: Mapping[str, Any]) -> None:
-        """Keep facts (losses, warnings) for the report."""
-        ...
-
-
-class Strategy(Protocol):
-    """Turns examples into skill."""
-
-    @property
-    def learns(self) -> bool:
-        """Whether skill can change at all."""
-        ...
-
-    def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
-        """Return the skill after learning; the given one is not changed.
-
-        Raises NothingToLearn for too few examples.
-        """
         ...
 
 

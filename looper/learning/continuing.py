@@ -1,0 +1,41 @@
+"""One fit that goes on from a skill's last adapter, into a folder of its own: what strategies of many fits repeat."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from looper.learning.adapters import adapter_at
+from looper.learning.fitting import owned, replaced
+from looper.protocols import Fit, Lab, Objective
+from looper.records import Example, Skill, digest_of
+
+
+def continued(
+    skill: Skill,
+    examples: Sequence[Example],
+    lab: Lab,
+    *,
+    objective: Objective | None = None,
+    name: str = "adapter",
+    step: int = 0,
+) -> tuple[Skill, Fit]:
+    """Return the skill with its last adapter trained on (a new one if it has none), and what the training did.
+
+    `name` and what is learned name the fit's folder in the lab: the sessions that a strategy makes or chooses itself
+    are not in the lab's own address. `step` sets the random streams of several fits apart. Earlier adapters stay as
+    they are. Raises TrainingError for an adapter of another base model.
+    """
+    folders = owned(skill, lab)
+    aim = [type(objective).__name__, dataclasses.asdict(objective)] if objective else []
+    content = digest_of([skill.digest, aim, [digest_of(example) for example in examples]])
+    fit = lab.trainer.fit(
+        lab.model_path,
+        examples,
+        start=folders[-1] if folders else None,
+        out=lab.out(f"{name}-{content[:12]}"),
+        seed=lab.seed + step,
+        under=folders[:-1],
+        objective=objective,
+    )
+    return replaced(skill, *skill.adapters[:-1], adapter_at(fit.adapter, lab.model_id)), fit

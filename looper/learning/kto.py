@@ -1,0 +1,78 @@
+"""KTO on the agent's own sessions: resolved ones wanted, failed ones not, without pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from looper.errors import ConfigError, NothingToLearn
+from looper.learning.comparing import contests, singles
+from looper.learning.continuing import continued
+from looper.learning.fitting import Fitting, facts, learned_from
+from looper.protocols import Lab, ProspectTheory
+from looper.records import Example, Skill
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kto(Fitting):
+    """Raises resolved sessions and lowers failed ones (Ethayarajh et al. 2024); later stages continue the last adapter.
+
+    Unlike pairs it can use a task that was only solved or only missed. Examples that the data option labelled
+    (data=preference) are taken as they are.
+    """
+
+    beta: float = 0.1
+    """How closely the policy is held to where it started; larger is closer."""
+    desirable: float = 1.0
+    """Weight of the resolved sessions."""
+    undesirable: float = 1.0
+    """Weight of the failed sessions."""
+    balance: bool = True
+    """Weigh the rarer side up, so that both weigh the same in all but for the two weights above."""
+    cap: int = 2
+    """Most sessions of each side for one task."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("beta", "desirable", "undesirable"):
+            if getattr(self, name) <= 0.0:
+                raise ConfigError(f"strategy.{name}={getattr(self, name)} has to be above 0")
+        if self.cap < 1:
+            raise ConfigError(f"strategy.cap={self.cap} is not positive; choose 1 or more")
+
+    def labelled(self, examples: Sequence[Example], lab: Lab) -> list[Example]:
+        """Return the sessions to learn from, labels 1 and -1. Raises NothingToLearn if a side is empty."""
+        given = any(example.label < 0 for example in examples)
+        found = list(examples) if given else singles(contests(lab.episodes, examples), self.cap)
+        wanted = sum(example.label > 0 for example in found)
+        if not 0 < wanted < len(found):
+            raise NothingToLearn(
+                f"{wanted} resolved and {len(found) - wanted} failed sessions in {len(lab.episodes)}; both are "
+                "needed: raise attempts or temperature, so that tasks are both solved and missed"
+            )
+        return found
+
+    def objective(self, examples: Sequence[Example]) -> ProspectTheory:
+        """Return the objective with the weights of the two sides."""
+        wanted = sum(example.label > 0 for example in examples)
+        unwanted = len(examples) - wanted
+        more = max(wanted, unwanted) if self.balance else 0
+        return ProspectTheory(
+            beta=self.beta,
+            desirable=self.desirable * (more / wanted if more else 1.0),
+            undesirable=self.undesirable * (more / unwanted if more else 1.0),
+        )
+
+    def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
+        """Return the skill with its last adapter trained on labelled sessions.
+
+        Raises NothingToLearn if a side is empty or tasks are too few, TrainingError for an adapter of another model.
+        """
+        found = self.labelled(examples, lab)
+        self.preflight(found, lab)
+        objective = self.objective(found)
+        learned, fit = continued(skill, found, lab, objective=objective)
+        wanted = sum(example.label > 0 for example in found)
+        sides = {"desirable": wanted, "undesirable": len(found) - wanted}
+        lab.note({**sides, **learned_from(found), **facts(fit)})
+        return learned

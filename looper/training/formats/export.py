@@ -1,0 +1,93 @@
+"""Export: an adapter in PEFT's or mlx-lm's format becomes a folder in another, with a model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from pathlib import Path
+
+from looper.errors import StoreError
+from looper.training.formats import gguf_file, merged_folder, mlx_folder, peft_folder
+from looper.training.formats.card import base_of, card, history_of
+from looper.training.formats.lora import Lora
+from looper.training.formats.targets import Precision, Target
+
+LOG = logging.getLogger(__name__)
+
+NOTICEABLE = 0.05
+"""Share of an adapter's change from which its loss by rounding is warned of."""
+
+
+def read(folder: Path) -> Lora:
+    """Read an adapter in PEFT's or mlx-lm's format. Raises StoreError if it is in neither."""
+    if peft_folder.is_one(folder):
+        return peft_folder.read(folder)
+    if mlx_folder.is_one(folder):
+        return mlx_folder.read(folder)
+    raise StoreError(
+        f"{folder} holds no adapter: {peft_folder.CONFIG} with {peft_folder.WEIGHTS} (PEFT) or "
+        f"{mlx_folder.WEIGHTS} (mlx-lm) is needed"
+    )
+
+
+def export(adapter: Path, *, to: Target, base: Path, out: Path, precision: Precision = Precision.base) -> Path:
+    """Write the adapter in the folder `adapter` as `to` into the new folder `out` and return it.
+
+    The folder has its final name only when it is complete. Raises StoreError if `out` is there already, or for what
+    cannot be read or written, and TrainingError, by name, for what the target cannot hold.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(f"{out} is there already; give a new folder as --out")
+    lora = read(adapter)
+    there = base_of(base, lora)
+    lora = dataclasses.replace(lora, base=there.name)  # a path on this machine would mean nothing to others
+    part = out.with_name(f".{out.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        notes = _write(lora, part, to=to, base=base, precision=precision)
+        text = card(
+            lora,
+            base=there,
+            digest=_digest(adapter),
+            history=history_of(adapter),
+            form=to.value,
+            notes=notes,
+        )
+        (part / "README.md").write_text(text, encoding="utf-8")
+        if out.exists():
+            out.rmdir()  # empty, or it was refused above
+        part.rename(out)
+    except OSError as error:
+        raise StoreError(f"cannot write {out}: {error.strerror or error}; free space or rights there") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out
+
+
+def _digest(adapter: Path) -> str:
+    return peft_folder.digest(adapter) if peft_folder.is_one(adapter) else mlx_folder.digest(adapter)
+
+
+def _write(lora: Lora, folder: Path, *, to: Target, base: Path, precision: Precision) -> list[str]:
+    """Write one format and return what its card has to say."""
+    if to is Target.merged:
+        merge = merged_folder.write(lora, folder, base=base, precision=precision)
+        if merge.lost > NOTICEABLE:
+            LOG.warning("rounding took %.0f %% of the adapter's change; give --precision float32", 100 * merge.lost)
+        return [
+            f"The adapter is part of the weights of {merge.layers} layers. Rounding to the stored precision took "
+            f"{merge.lost:.2%} of its change (norms)."
+        ]
+    if to is Target.mlx:
+        mlx_folder.write(lora, folder, base=base)
+        return ["mlx-lm's `scale` multiplies B A as it stands: it is alpha / rank, not alpha."]
+    if to is Target.gguf:
+        gguf_file.write(lora, folder, base=base)
+        return [
+            f"Use: `llama-cli -m BASE.gguf --lora {gguf_file.FILE}`, or `ADAPTER ./{gguf_file.FILE}` in a Modelfile."
+        ]
+    peft_folder.write(lora, folder)
+    folded = lora.alpha != int(lora.alpha)
+    return ["The scale was folded into B, since PEFT's alpha is a whole number."] if folded else []

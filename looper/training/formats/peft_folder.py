@@ -1,0 +1,149 @@
+"""PEFT's adapter folder: `adapter_config.json` and `adapter_model.safetensors`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from looper.errors import StoreError, TrainingError
+from looper.records import digest_of
+from looper.training.formats.lora import Lora
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+
+REFUSED: Mapping[str, tuple[Any, str]] = {
+    "use_dora": (False, "DoRA scales each row of the weights by a learned magnitude"),
+    "rank_pattern": ({}, "layers have ranks of their own"),
+    "alpha_pattern": ({}, "layers have scales of their own"),
+    "modules_to_save": (None, "whole modules were trained"),
+    "bias": ("none", "biases were trained"),
+    "lora_bias": (False, "the adapter's matrices have biases"),
+    "fan_in_fan_out": (False, "the base stores its matrices transposed"),
+    "trainable_token_indices": (None, "embeddings of some tokens were trained"),
+    "layer_replication": (None, "layers of the base are used more than once"),
+    "target_parameters": (None, "parameters that are no linear layers were adapted"),
+    "alora_invocation_tokens": (None, "the adapter is switched on by tokens"),
+}
+"""What makes an adapter more than plain LoRA: key -> harmless value, and what any other means."""
+
+PLAIN_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
+"""Values of PEFT's `init_lora_weights` that leave the base's weights as they are."""
+
+
+def is_one(folder: Path) -> bool:
+    """Return whether a folder holds an adapter in PEFT's format."""
+    return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
+
+
+def digest(folder: Path) -> str:
+    """Return the adapter's identity, a function of weights and scale: the one by which runs and skills name it."""
+    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    scale = [settings.get(key) for key in ("r", "lora_alpha", "use_rslora")]
+    return digest_of([hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(), scale])
+
+
+def read(folder: Path) -> Lora:
+    """Read a plain LoRA adapter; a rank-stabilised scale is folded into the adapter's one.
+
+    Raises StoreError for files that are missing or damaged, TrainingError for what is more than plain LoRA.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        tensors = load_file(str(folder / WEIGHTS))
+        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise StoreError(f"{folder} holds no readable adapter in PEFT's format: {error}") from error
+    refuse(config, folder)
+    factors = {}
+    for name in sorted(tensors):
+        module, part = _module(name, folder)
+        other = f"{PREFIX}{module}.lora_{'B' if part == 'A' else 'A'}.weight"
+        if other not in tensors:
+            raise StoreError(f"{folder / WEIGHTS} has {name} but no {other}; write the adapter anew")
+        if part == "A":
+            factors[module] = (tensors[name], tensors[other])
+    return Lora(
+        rank=rank,
+        scale=alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank,
+        factors=factors,
+        dropout=float(config.get("lora_dropout") or 0.0),
+        base=str(config.get("base_model_name_or_path") or ""),
+    )
+
+
+def refuse(config: Mapping[str, Any], folder: Path) -> None:
+    """Raise TrainingError, naming the key, if an adapter is more than plain LoRA."""
+    if config.get("peft_type", "LORA") != "LORA":
+        raise TrainingError(f"{folder} is a {config['peft_type']} adapter; only LORA can be converted")
+    for key, (plain, meaning) in REFUSED.items():
+        value = config.get(key, plain)
+        if value != plain and value:
+            raise TrainingError(
+                f"{folder} has {key}={value!r}: {meaning}, which only PEFT itself can hold; "
+                "merge it into its base with PEFT's merge_and_unload, or train plain LoRA"
+            )
+    if (begun := config.get("init_lora_weights", True)) not in PLAIN_BEGINNINGS:
+        raise TrainingError(
+            f"{folder} has init_lora_weights={begun!r}, which takes a part out of the base's weights; convert it with "
+            "PEFT's path_initial_model_for_weight_conversion, or train plain LoRA"
+        )
+
+
+def _module(name: str, folder: Path) -> tuple[str, str]:
+    for part in ("A", "B"):
+        ending = f".lora_{part}.weight"
+        if name.startswith(PREFIX) and name.endswith(ending):
+            return name.removeprefix(PREFIX).removesuffix(ending), part
+    raise TrainingError(f"{folder / WEIGHTS} holds {name}, which is no LoRA matrix; only plain LoRA can be converted")
+
+
+def write(lora: Lora, folder: Path) -> None:
+    """Write an adapter; a scale whose alpha is no whole number is folded into B, since alpha is an integer here."""
+    from safetensors.torch import save_file
+
+    alpha, factors = lora.alpha, lora.factors
+    if alpha != int(alpha):
+        factors = {name: (a, b * lora.scale) for name, (a, b) in factors.items()}
+        alpha = float(lora.rank)
+    tensors = {}
+    for name, (a, b) in factors.items():
+        tensors[f"{PREFIX}{name}.lora_A.weight"] = a.contiguous()
+        tensors[f"{PREFIX}{name}.lora_B.weight"] = b.contiguous()
+    config = {
+        "base_model_name_or_path": lora.base,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": int(alpha),
+        "lora_dropout": lora.dropout,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": lora.rank,
+        "target_modules": _targets(lora),
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, str(folder / WEIGHTS), metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _targets(lora: Lora) -> list[str]:
+    """Return module names as PEFT matches them: last parts where these mean all and only the adapted layers."""
+    ends: dict[str, set[str]] = {}
+    for name in lora.factors:
+        ends.setdefault(name.rsplit(".", 1)[-1], set()).add(name)
+    even = {len(names) for names in ends.values()} == {len(lora.layers)} and lora.layers == tuple(
+        range(len(lora.layers))
+    )
+    return sorted(ends) if even else sorted(lora.factors)
