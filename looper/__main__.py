@@ -13,7 +13,10 @@ looper: a laboratory for agents that learn from their own runs
   python -m looper -m seed=1,2,3 prompt=fixes,bare     a grid (needs -m), one table
   python -m looper --cfg job                           print the configuration and stop
 
-  looper doctor | report | pretrain                    what this machine can do, results, the bundled model
+  looper doctor | report | export | pretrain           this machine, results, adapters, the bundled model
+
+A tracker is added with +tracker@trackers.wandb=wandb, a second model with +model@synthesizer=NAME (writes examples)
+or +model@supervisor=NAME (judges steps).
 
 Groups and their options ({folder}):
 {groups}
@@ -28,11 +31,26 @@ def main() -> None:
     from looper.errors import LooperError
 
     try:
+        _check_words(sys.argv[1:])
         _check_writable(sys.argv[1:])
         _run()
     except LooperError as error:
         print(f"looper: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _check_words(words: list[str]) -> None:
+    """Refuse words that Hydra answers with its own traceback. Raises ConfigError."""
+    from looper.errors import ConfigError
+
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "exp":
+            raise ConfigError(f"an experiment is added, not overridden: give +exp={value}")
+        if key == "tracker":
+            raise ConfigError(f"trackers are added, not overridden: give +tracker@trackers.{value}={value}")
+        if word in ("run", "report", "doctor", "export", "pretrain"):
+            raise ConfigError(f"{word} is no setting: the command is `looper {word}`")
 
 
 def _check_writable(words: list[str]) -> None:

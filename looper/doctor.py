@@ -21,6 +21,7 @@ OPTIONAL = {
     "gguf": "gguf",
     "wandb": "wandb",
     "tensorboard": "tensorboard",
+    "trl": "trl",
 }
 """Optional packages: module -> the extra that installs it, where the installed looper has such an extra."""
 

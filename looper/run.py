@@ -138,7 +138,8 @@ class Run:
         for i in range(len(names) if arms else 0):
             for arm in arms:
                 self._work(arm, i)
-            self._consolidate(arms, i)
+            if self.parts.strategy.learns:
+                self._consolidate(arms, i)
             for arm in arms:
                 # The placebo is what the adapted arm ends against; the matrix of all stages is the latter's alone.
                 if arm.changed and (arm.name == ADAPTED or i + 1 == len(names)):

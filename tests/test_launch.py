@@ -59,7 +59,13 @@ def test_an_interrupted_run_is_marked_and_goes_on(tmp_path: Path) -> None:
     recording = tmp_path / "replies.jsonl"
     write_recording(recording)
     command = [sys.executable, "-m", "looper", *OVERRIDES, f"model.path={recording}", "parallel=1"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+    )
     limit = time.monotonic() + 100
     while not (found := list(tmp_path.glob("outputs/runs/*/events.jsonl"))) or '"session"' not in found[0].read_text():
         assert time.monotonic() < limit and process.poll() is None
