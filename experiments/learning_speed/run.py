@@ -3,7 +3,7 @@
     python experiments/learning_speed/run.py [--sessions 48] [--rounds 3]
 
 Both train a LoRA adapter of rank 16 on all linear layers for one epoch, with two sessions a step, on one thread, and
-count the loss on the assistant's turns alone. TRL is given the tokens and masks, runs without gradient checkpointing,
+count the loss on the assistant's turns alone. TRL is given the tokens and labels, runs without gradient checkpointing,
 and is measured in fp32 and in bf16; its better figure counts. Only the training is timed: process time of `train()`
 against that of `fit()`, which also reads the model, tokenises and saves.
 """
@@ -68,7 +68,6 @@ def trl(model: Path, rows: list[dict[str, Any]], bf16: bool) -> tuple[float, flo
             learning_rate=1e-3,
             warmup_steps=0.05,
             gradient_checkpointing=False,
-            assistant_only_loss=True,
             max_length=2048,
             bf16=bf16,
             use_cpu=True,
@@ -100,8 +99,13 @@ def main() -> None:
     warnings.simplefilter("ignore")
     model, examples = Nano().weights, sessions(asked.sessions)
     units = tokenise(model, examples)
-    units = getattr(units, "kept", units)
-    rows = [{"input_ids": list(u.ids), "assistant_masks": [int(w > 0) for w in u.weights]} for u in units]
+    rows = [
+        {
+            "input_ids": list(u.ids),
+            "labels": [i if w > 0 else -100 for i, w in zip(u.ids, u.weights, strict=True)],
+        }
+        for u in units
+    ]
     tokens = sum(len(row["input_ids"]) for row in rows)
     ratios = []
     for number in range(asked.rounds):
