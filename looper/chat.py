@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from looper.records import Message, Recall
@@ -84,3 +85,17 @@ def render_notes(recall: Recall) -> str:
 def first_message(issue: str, recall: Recall) -> str:
     """Return the user's first message: what is recalled, then the issue."""
     return f"{render_notes(recall)}Issue: {issue.strip()}"
+
+
+def stated_template(folder: Path, settings: Mapping[str, Any]) -> str:
+    """Return the chat template that a model's folder states; '' for none.
+
+    A file of its own comes before the one in `settings` (tokenizer_config.json), of several named ones the default.
+    """
+    separate = folder / "chat_template.jinja"
+    if separate.is_file():
+        return separate.read_text(encoding="utf-8")
+    template = settings.get("chat_template")
+    if isinstance(template, list):
+        template = next((row["template"] for row in template if row.get("name") == "default"), None)
+    return str(template or "")

@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
     """Carry out an experiment, or show it if it is done; return its metrics."""
     folder = Path(experiment.settings.out) / "runs" / experiment.run_id
-    tasks = experiment.parts["benchmark"].load(experiment.settings.seed)
-    ground = _ground(experiment, tasks)
+    benchmark, seed = experiment.parts["benchmark"], experiment.settings.seed
+    tasks = benchmark.load(seed)
+    wanted = experiment.placebo and experiment.parts["strategy"].learns
+    placebo = benchmark.placebo(seed) if wanted else ()
+    ground = _ground(experiment, (*tasks, *placebo))
     metrics = _finished(folder / "metrics.json", ground)
     if metrics is None:
-        metrics = _carry_out(experiment, folder, overrides, tasks, ground)
+        metrics = _carry_out(experiment, folder, overrides, tasks, placebo, ground)
     _show(Console(), folder, metrics)
     leave_mark({"run": str(folder.resolve()), "overrides": overrides})
     return metrics
@@ -41,8 +44,7 @@ def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
 def _ground(experiment: Experiment, tasks: Sequence[Task]) -> str:
     """Return a digest of what decides a run's result beside its configuration: tasks, weights, sandbox, code."""
     parts = experiment.parts
-    placebo = parts["benchmark"].placebo(experiment.settings.seed) if experiment.placebo else []
-    met = [task.model_dump(mode="json") for task in (*tasks, *placebo)]
+    met = [task.model_dump(mode="json") for task in tasks]
     second = [parts[name].id for name in ("synthesizer", "supervisor") if name in parts]
     return digest_of([FORMAT, parts["model"].id, dict(parts["workspace"].identity), met, *second])
 
@@ -66,7 +68,12 @@ def _finished(path: Path, ground: str) -> dict[str, Any] | None:
 
 
 def _carry_out(
-    experiment: Experiment, folder: Path, overrides: list[str], tasks: Sequence[Task], ground: str
+    experiment: Experiment,
+    folder: Path,
+    overrides: list[str],
+    tasks: Sequence[Task],
+    placebo: Sequence[Task],
+    ground: str,
 ) -> dict[str, Any]:
     from looper.report.progress import Progress
 
@@ -100,7 +107,6 @@ def _carry_out(
                 seed=settings.seed,
                 attempts=settings.attempts,
                 temperature=settings.temperature,
-                placebo=experiment.placebo,
                 parallel=settings.parallel,
                 learning=digest_of([_named(parts[key]) for key in ("data", "strategy", "trainer")]),
             ),
@@ -109,7 +115,7 @@ def _carry_out(
             progress=progress,
             tracker=tracker,
         )
-        metrics = {**run.execute(tasks), "ground": ground}
+        metrics = {**run.execute(tasks, placebo), "ground": ground}
         _report(folder, metrics, {**facts, "trackers": tracker.notes} if tracker.notes else facts, run.entries)
         write_json(folder / "metrics.json", metrics)
     tracker.finish(metrics)

@@ -65,7 +65,6 @@ class Plan:
     seed: int
     attempts: int
     temperature: float
-    placebo: bool
     parallel: int
     learning: str
     """Digest of what decides learning besides the sessions: data option, strategy and trainer."""
@@ -124,13 +123,13 @@ class Run:
     """Stages by world: whose held-out tasks are probed."""
     _model: tuple[str, Model] | None = None
 
-    def execute(self, tasks: Sequence[Task]) -> dict[str, Any]:
-        """Run everything that is not yet done on the benchmark's tasks and return the metrics."""
+    def execute(self, tasks: Sequence[Task], placebo: Sequence[Task] = ()) -> dict[str, Any]:
+        """Run everything that is not yet done and return the metrics; a placebo arm works on `placebo`, if any."""
         if not tasks:
             raise ConfigError("the benchmark has no tasks: widen its choice of tasks, or choose another benchmark")
         worlds = sorted({t.world for t in tasks} - {""}) or [""]
         self.probed = {w: self._stages(tasks, w, worlds) for w in worlds}
-        arms = self._arms()
+        arms = self._arms(placebo)
         self._check(arms)
         self.tasks = {t.id: t for t in tasks}
         self._probe(self._arm(BASE, {}), 0)
@@ -146,15 +145,14 @@ class Run:
                     self._probe(arm, i + 1)
         return summarise(self._outcomes(), primary=tasks[0].family, learning=self.learning, stages=names)
 
-    def _arms(self) -> list[Arm]:
+    def _arms(self, placebo: Sequence[Task]) -> list[Arm]:
         """Return the arms that gather experience; none where there is nothing to work on."""
         if not any(stage.train for stages in self.probed.values() for stage in stages):
             return []
         arms = [self._arm(ADAPTED, self.probed)]
-        if self.plan.placebo and self.parts.strategy.learns:
-            tasks = self.parts.benchmark.placebo(self.plan.seed)
-            there = sorted({t.world for t in tasks} - {""}) or [""]
-            work = {w: self._stages(tasks, w if w in there else there[0], there) for w in self.probed}
+        if placebo:
+            there = sorted({t.world for t in placebo} - {""}) or [""]
+            work = {w: self._stages(placebo, w if w in there else there[0], there) for w in self.probed}
             arms.append(self._arm(PLACEBO, work))
         return arms
 

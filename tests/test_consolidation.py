@@ -97,7 +97,7 @@ def begun(folder: Path, worlds: Sequence[str], **changed: Any) -> Run:
                 **changed,
             }
         ),
-        plan=Plan(seed=1, attempts=1, temperature=1.0, placebo=True, parallel=1, learning="counted"),
+        plan=Plan(seed=1, attempts=1, temperature=1.0, parallel=1, learning="counted"),
         store=Store(folder),
         folder=folder,
         progress=Progress(),

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from looper.chat import CHATML
+from looper.chat import CHATML, stated_template
 from looper.errors import ModelError
 
 LOG = logging.getLogger(__name__)
@@ -64,17 +64,12 @@ def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
 
 def template_of(folder: Path) -> str:
     """Return a folder's chat template; ChatML if it states none. Warns of what will not be as the model knows it."""
-    separate = folder / "chat_template.jinja"
-    template = _json(folder / "tokenizer_config.json").get("chat_template")
-    if separate.is_file():
-        template = separate.read_text(encoding="utf-8")
-    elif isinstance(template, list):  # several named ones
-        template = next((row["template"] for row in template if row.get("name") == "default"), None)
+    template = stated_template(folder, _json(folder / "tokenizer_config.json"))
     if not template:
         LOG.warning("%s states no chat template: it is asked in ChatML, which it may not know", folder)
     elif "bos_token" in template:
         LOG.warning("the chat template of %s asks for bos_token, which is left empty here and in training", folder)
-    return str(template or CHATML)
+    return template or CHATML
 
 
 def ends_of(folder: Path, ids: dict[str, int]) -> tuple[int, ...]:

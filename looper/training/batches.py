@@ -12,7 +12,7 @@ from looper.records import digest_of
 from looper.training.tokens import Tokenised
 
 if TYPE_CHECKING:
-    from looper.training.torch_trainer import TorchTrainer
+    from looper.training.schedule import Schedule
 
 Unit = tuple[Tokenised, ...]
 """Examples that are of no use without one another and share every batch."""
@@ -50,7 +50,7 @@ def batches(units: Sequence[Unit], size: int, seed: int, epoch: int) -> list[lis
     return found
 
 
-def split(trainer: TorchTrainer, examples: Sequence[Tokenised], seed: int) -> tuple[list[Tokenised], list[Tokenised]]:
+def split(trainer: Schedule, examples: Sequence[Tokenised], seed: int) -> tuple[list[Tokenised], list[Tokenised]]:
     """Hold out all examples of some tasks."""
     tasks = sorted({e.task for e in examples}, key=lambda task: digest_of([seed, task]))
     count = round(trainer.held_out * len(tasks))

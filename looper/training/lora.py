@@ -91,15 +91,6 @@ def _lessons(trainer: TorchTrainer, job: Job) -> _Lessons:
     return _Lessons(train=kept, held=watched, shown=shown, left_out=counts)
 
 
-def _rate(trainer: TorchTrainer, step: int, steps: int) -> float:
-    """Return the learning rate's factor at a step."""
-    rise = math.ceil(trainer.warmup * steps)
-    if step < rise:
-        return (step + 1) / rise
-    left = 1.0 - (step - rise) / max(1, steps - rise)
-    return left if trainer.decay.value == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
-
-
 class _Training:
     """The state of one training."""
 
@@ -153,7 +144,7 @@ class _Training:
                 f"lower trainer.lr={self.trainer.lr:g}" + (" or the penalty's lam" if self.penalty else "")
             )
         for group in self.optimiser.param_groups:
-            group["lr"] = self.trainer.lr * _rate(self.trainer, self.at.step, self.steps)
+            group["lr"] = self.trainer.lr * self.trainer.rate(self.at.step, self.steps)
         self.optimiser.step()
         self.optimiser.zero_grad()
 

@@ -34,15 +34,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 
-def rate(trainer: MlxTrainer, step: int, steps: int) -> float:
-    """Return the learning rate's factor at a step, as the torch trainer has it."""
-    rise = math.ceil(trainer.warmup * steps)
-    if step < rise:
-        return (step + 1) / rise
-    left = 1.0 - (step - rise) / max(1, steps - rise)
-    return left if trainer.decay.value == "linear" else 0.5 * (1.0 - math.cos(math.pi * left))
-
-
 class _Training:
     """The state of one training."""
 
@@ -74,7 +65,7 @@ class _Training:
                     f"the loss is {loss}, its gradient's norm {norm.item()} at step {self.step + 1} of {self.steps}; "
                     f"lower trainer.lr={self.trainer.lr:g}"
                 )
-            self.optimiser.learning_rate = self.trainer.lr * rate(self.trainer, self.step, self.steps)
+            self.optimiser.learning_rate = self.trainer.lr * self.trainer.rate(self.step, self.steps)
             self.optimiser.update(self.adapted.model, clipped)
             mx.eval(self.adapted.model.trainable_parameters(), self.optimiser.state)
             self.step += 1

@@ -2,64 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from looper.errors import ConfigError, MachineError, TrainingError
+from looper.errors import MachineError, TrainingError
 from looper.protocols import Fit, Objective, Penalty
 from looper.records import Example
-from looper.training.torch_trainer import Decay, Precision, check, check_model, check_wanted
+from looper.training.schedule import Schedule
+from looper.training.torch_trainer import check, check_model, check_wanted
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlxTrainer:
+class MlxTrainer(Schedule):
     """Trains a LoRA adapter on all linear layers, as the torch trainer does: same batches, masks, steps and format.
 
     For Macs, where MLX uses the graphics; on Linux it runs on the CPU, about twelve times slower than torch. It knows
     the cross-entropy only: objectives and penalties are refused, as is the Fisher information.
     """
-
-    rank: int = 16
-    """Rank of the adapter's matrices."""
-    alpha: int = 32
-    """Numerator of the adapter's scale alpha / rank; mlx-lm calls alpha / rank its `scale`."""
-    lr: float = 1e-3
-    """Peak learning rate of AdamW, bias-corrected; 1e-3 fits the bundled model, about 2e-4 one of 7B parameters."""
-    epochs: int = 3
-    """Passes over the examples."""
-    batch: int = 2
-    """Examples of one optimiser step, of similar length."""
-    batch_tokens: int = 4096
-    """Padded tokens that go through the model at once; a larger batch is summed up in parts."""
-    warmup: float = 0.05
-    """Share of the steps over which the learning rate rises from 0."""
-    decay: Decay = Decay.linear
-    """Fall of the learning rate to 0 after the warm-up: linear or cosine."""
-    clip: float = 1.0
-    """Largest norm of the gradient."""
-    precision: Precision = Precision.auto
-    """Of the base model's weights: auto is bf16 on Apple's graphics, else fp32. The adapter's are always fp32."""
-    held_out: float = 0.1
-    """Share of the tasks (not examples) whose loss decides which epoch is kept; 0 keeps the last epoch."""
-    held_out_min_tasks: int = 40
-    """Fewest tasks from which any are held out."""
-    patience: int = 1
-    """Epochs without a better held-out loss after which training stops."""
-
-    def __post_init__(self) -> None:
-        for name in ("rank", "alpha", "epochs", "batch", "batch_tokens", "patience"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"trainer.{name}={getattr(self, name)} is not positive; choose 1 or more")
-        for name in ("warmup", "held_out"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ConfigError(f"trainer.{name}={getattr(self, name)} is no share; choose from 0 up to below 1")
-        if self.lr <= 0.0 or self.clip <= 0.0:
-            raise ConfigError(f"trainer.lr={self.lr} and trainer.clip={self.clip} have to be above 0")
 
     def fit(
         self,
@@ -88,8 +50,7 @@ class MlxTrainer:
         engine = _engine()
         check(model, examples)
         check_wanted(examples)
-        settings = {k: v.value if isinstance(v, Enum) else v for k, v in dataclasses.asdict(self).items()}
-        settings["backend"] = "mlx"
+        settings = {**self.decisive(), "backend": "mlx"}
         inputs = adapters.inputs_digest(model, examples, start, settings, seed, under=under)
         with adapters.alone(out):
             if (done := adapters.finished(out, inputs)) is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from looper.chat import CHATML, spans
+from looper.chat import CHATML, spans, stated_template
 from looper.errors import TrainingError
 from looper.records import Example
 
@@ -113,13 +113,9 @@ class Tokeniser:
 
 def chat_template(model: Path) -> str:
     """Return the chat template of a model folder; ChatML if it states none."""
-    separate, config = model / "chat_template.jinja", model / "tokenizer_config.json"
-    if separate.is_file():
-        return separate.read_text(encoding="utf-8")
-    template = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
-    if isinstance(template, list):  # several named ones
-        template = next((row["template"] for row in template if row.get("name") == "default"), None)
-    return template or CHATML
+    config = model / "tokenizer_config.json"
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    return stated_template(model, settings) or CHATML
 
 
 def tokenise(model: Path, examples: Sequence[Example]) -> list[Tokenised]:

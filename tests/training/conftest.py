@@ -7,7 +7,8 @@ from looper.models.nano.tokenizer import save_tokenizer, train_tokenizer
 from looper.pretraining.export import save
 from looper.pretraining.network import Network
 from looper.training.reproducible import reproducible
-from looper.training.torch_trainer import Precision, TorchTrainer
+from looper.training.schedule import Precision
+from looper.training.torch_trainer import TorchTrainer
 from tests.training.conversations import conversation
 
 

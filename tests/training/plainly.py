@@ -4,7 +4,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from looper.training.torch_trainer import Precision, TorchTrainer
+from looper.training.schedule import Precision
+from looper.training.torch_trainer import TorchTrainer
 
 
 def trainer(**settings):

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from looper.protocols import Preference
 from looper.training.checkpoints import matching
-from looper.training.torch_trainer import Precision, TorchTrainer
+from looper.training.schedule import Precision
+from looper.training.torch_trainer import TorchTrainer
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,8 @@ from looper.protocols import Preference
 from looper.records import digest_of
 from looper.training.formats import peft_folder
 from looper.training.mlx_trainer import MlxTrainer
-from looper.training.torch_trainer import Precision, TorchTrainer
+from looper.training.schedule import Precision
+from looper.training.torch_trainer import TorchTrainer
 
 pytest.importorskip("mlx_lm")
 

@@ -134,16 +134,16 @@ class Bugs:
         """
         own = self.family is FamilyKind.UNLEARNABLE
         if self.family is FamilyKind.STREAM:
-            tasks = self._stream(seed, learnable=False)
-        else:
-            tasks = self._tasks(FamilyKind.UNLEARNABLE, self.size, seed, offset=2 * SHARE if own else 0)
-        return [task for task in tasks if task.world == "A"]
+            return self._stream(seed, learnable=False, worlds=("A",))
+        return self._tasks(FamilyKind.UNLEARNABLE, self.size, seed, offset=2 * SHARE if own else 0, worlds=("A",))
 
     def judge(self, task: Task, box: Box) -> Verdict:
         """Run the hidden tests in a second, fresh box that holds the agent's patch."""
         return judge_repair(task, box)
 
-    def _tasks(self, kind: FamilyKind, count: int, seed: int, *, offset: int = 0) -> list[Task]:
+    def _tasks(
+        self, kind: FamilyKind, count: int, seed: int, *, offset: int = 0, worlds: Sequence[str] = ("A", "B")
+    ) -> list[Task]:
         if seed < 0:
             raise ConfigError(f"seed {seed} is negative; use 0 or more")
         first = EVALUATION + seed * SEED_STRIDE + offset
@@ -152,11 +152,11 @@ class Bugs:
         if kind in _ONE_COPY:
             return [draw(_ONE_COPY[kind](i), i).task for i in range(first, first + count)]
         family = (conventions_family if kind is FamilyKind.CONVENTIONS else unlearnable_family)(self.trees)
-        return [draw(family, i, world=world).task for i in range(first, first + count) for world in ("A", "B")]
+        return [draw(family, i, world=world).task for i in range(first, first + count) for world in worlds]
 
-    def _stream(self, seed: int, *, learnable: bool) -> list[Task]:
-        """Return `size` tasks of each marked family in both worlds."""
+    def _stream(self, seed: int, *, learnable: bool, worlds: Sequence[str] = ("A", "B")) -> list[Task]:
+        """Return `size` tasks of each marked family in each world."""
         first = EVALUATION + seed * SEED_STRIDE
         families = [stream_family(self.trees, part, learnable=learnable) for part in (0, 1)]
         indexes = range(first, first + self.size)
-        return [draw(family, i, world=world).task for family in families for i in indexes for world in ("A", "B")]
+        return [draw(family, i, world=world).task for family in families for i in indexes for world in worlds]

@@ -74,27 +74,23 @@ def _tool_usage(facts: Facts) -> list[Pair]:
         )
     for call in facts.calls:
         if isinstance(call.action, Read) and call.action.path in facts.changed:
-            out.append(
-                Pair(
-                    kind=Kind.TOOL_USAGE,
-                    question=f"Which call shows the lines of {call.action.path} that matter here?\n{facts.summary}",
-                    answer=call.text,
-                    reason=f"The change is in {call.action.path}; its lines have to be read before they are edited.",
-                    context=call.before,
-                    key=call.text,
-                )
-            )
+            question = f"Which call shows the lines of {call.action.path} that matter here?"
+            reason = f"The change is in {call.action.path}; its lines have to be read before they are edited."
         elif isinstance(call.action, _WRITES) and call.action.path in facts.changed:
-            out.append(
-                Pair(
-                    kind=Kind.TOOL_USAGE,
-                    question=f"Which call makes the change in {call.action.path} that fixes this?\n{facts.summary}",
-                    answer=call.text,
-                    reason=f"The lines to change stand in {call.action.path} as they were read.",
-                    context=call.before,
-                    key=call.text,
-                )
+            question = f"Which call makes the change in {call.action.path} that fixes this?"
+            reason = f"The lines to change stand in {call.action.path} as they were read."
+        else:
+            continue
+        out.append(
+            Pair(
+                kind=Kind.TOOL_USAGE,
+                question=f"{question}\n{facts.summary}",
+                answer=call.text,
+                reason=reason,
+                context=call.before,
+                key=call.text,
             )
+        )
     return out
 
 
