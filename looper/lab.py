@@ -26,8 +26,8 @@ class LearningLab:
     """The stages learned before, oldest first."""
     episodes: tuple[Episode, ...] = ()
     """All sessions of this stage, failed ones too."""
-    attempt: Callable[[Skill, int, float, str], Sequence[Episode]] | None = None
-    """Tries the stage's train tasks: skill, attempts, temperature, name of the wave."""
+    attempt: Callable[[Skill, int, float, str, int], Sequence[Episode]] | None = None
+    """Tries the stage's train tasks: skill, attempts, temperature, name of the wave, number of tasks (0: all)."""
     convert: Callable[[Sequence[Episode]], Sequence[Example]] | None = None
     """The run's data option."""
     notes: dict[str, Any] = field(default_factory=dict)
@@ -44,11 +44,13 @@ class LearningLab:
         """Return the folder of one artefact."""
         return self.root / name
 
-    def rollout(self, skill: Skill, *, attempts: int, temperature: float, name: str) -> Sequence[Episode]:
-        """Try this stage's train tasks again with a skill."""
+    def rollout(
+        self, skill: Skill, *, attempts: int, temperature: float, name: str, tasks: int = 0
+    ) -> Sequence[Episode]:
+        """Try this stage's train tasks again with a skill, or as many of them as are asked for."""
         if self.attempt is None:
             raise ModelError("no sessions can be run here: this lab has no run behind it")
-        return self.attempt(skill, attempts, temperature, name)
+        return self.attempt(skill, attempts, temperature, name, tasks)
 
     def examples(self, episodes: Sequence[Episode]) -> Sequence[Example]:
         """Turn episodes into examples with the run's data option."""

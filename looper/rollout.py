@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from random import Random
 
 from looper.models.batching import BatchingModel
 from looper.protocols import Memory
@@ -49,6 +50,13 @@ class Wave:
                     )
                 )
         return out
+
+
+def some(tasks: Sequence[Task], count: int, seed: str) -> Sequence[Task]:
+    """Return `count` of the tasks in their order, drawn with the seed; all of them for 0, or where there are fewer."""
+    if not 0 < count < len(tasks):
+        return tasks
+    return [tasks[i] for i in sorted(Random(f"tasks/{seed}").sample(range(len(tasks)), count))]
 
 
 def roll(sessions: Sessions, attempts: Sequence[Attempt], *, parallel: int, observe: Observer) -> list[Episode]:

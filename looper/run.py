@@ -34,7 +34,7 @@ from looper.protocols import (
     Workspace,
 )
 from looper.records import Episode, Example, Skill, Task, digest_of
-from looper.rollout import Wave, roll
+from looper.rollout import Wave, roll, some
 from looper.session import Attempt, Sessions
 from looper.store import Store
 
@@ -268,12 +268,11 @@ class Run:
         return lambda episodes: self.parts.data.examples(episodes, self.plan.seed, materials)
 
     def _practise(
-        self, arm: Arm, world: str, i: int, skill: Skill, attempts: int, temperature: float, name: str
+        self, arm: Arm, world: str, i: int, skill: Skill, attempts: int, temperature: float, name: str, tasks: int
     ) -> list[Episode]:
         """Let a strategy try the stage's train tasks again; the memory learns nothing from it."""
-        wave = Wave(
-            tasks=arm.work[world][i].train, attempts=attempts, temperature=temperature, seed=self.plan.seed, name=name
-        )
+        drawn = some(arm.work[world][i].train, tasks, f"{name}/{self.plan.seed}")
+        wave = Wave(tasks=drawn, attempts=attempts, temperature=temperature, seed=self.plan.seed, name=name)
         episodes = self._roll(f"practice ({arm.name})", wave, skill, arm.memories[world])
         self.entries += [Entry(arm=f"{arm.name} practice {TRAIN}", stage=i, on=i + 1, episode=e) for e in episodes]
         return episodes

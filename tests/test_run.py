@@ -254,3 +254,14 @@ def test_a_session_that_the_machine_failed_is_run_again_and_judged_anew(tmp_path
     assert fresh
     assert again.resolved
     assert sessions.known(attempt) == [again]
+
+
+def test_some_tasks_are_drawn_in_their_order_and_others_for_another_name():
+    from looper.rollout import some
+    from tests.recordings import draws
+
+    tasks = [draw.task for draw in draws()]
+    first, again, other = (some(tasks, 3, seed) for seed in ("grpo-0/1", "grpo-0/1", "grpo-1/1"))
+    assert first == again != other
+    assert list(first) == [task for task in tasks if task in first] and len(first) == 3
+    assert some(tasks, 0, "x") is tasks and some(tasks, len(tasks), "x") is tasks

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from looper.errors import ConfigError, NothingToLearn
 from looper.learning.comparing import complete, contests, pairs
-from looper.learning.continuing import continued
+from looper.learning.continuing import continued, paced, positive
 from looper.learning.fitting import Fitting, facts, learned_from
 from looper.protocols import Lab, Preference
 from looper.records import Example, Skill
@@ -19,14 +19,15 @@ class Dpo(Fitting):
 
     loss = -log sigmoid(beta * (log-ratio of the preferred - log-ratio of the rejected))    (Rafailov et al. 2023)
 
-    Pairs that the data option made (data=preference) are taken as they are. It wants a learning rate well below that
-    of plain fine-tuning: a tenth to a fortieth of it.
+    Pairs that the data option made (data=preference) are taken as they are.
     """
 
     beta: float = 0.1
     """How closely the policy is held to where it started; larger is closer."""
     sft: float = 0.2
     """Weight of the preferred session's cross-entropy, which keeps its likelihood from falling; 0 is plain DPO."""
+    lr_scale: float = 0.1
+    """Share of the trainer's learning rate, which is set for imitation."""
     cap: int = 2
     """Most pairs of one task."""
 
@@ -34,6 +35,7 @@ class Dpo(Fitting):
         super().__post_init__()
         if self.beta <= 0.0 or self.sft < 0.0:
             raise ConfigError(f"strategy.beta={self.beta} has to be above 0 and strategy.sft={self.sft} at least 0")
+        positive(self.lr_scale)
         if self.cap < 1:
             raise ConfigError(f"strategy.cap={self.cap} is not positive; choose 1 or more")
 
@@ -59,6 +61,7 @@ class Dpo(Fitting):
         """
         found = self.pairs(examples, lab)
         self.preflight(found, lab)
-        learned, fit = continued(skill, found, lab, objective=Preference(beta=self.beta, sft=self.sft))
+        objective, trainer = Preference(beta=self.beta, sft=self.sft), paced(lab.trainer, self.lr_scale)
+        learned, fit = continued(skill, found, lab, objective=objective, trainer=trainer)
         lab.note({"pairs": len({example.group for example in found}), **learned_from(found), **facts(fit)})
         return learned

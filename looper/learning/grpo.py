@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from looper.errors import ConfigError, NothingToLearn
 from looper.learning.comparing import usable, whole
-from looper.learning.continuing import continued
+from looper.learning.continuing import continued, paced, positive
 from looper.learning.fitting import Trains, learned_from, owned
 from looper.protocols import Lab, PolicyGradient
 from looper.records import Episode, Example, Skill
@@ -67,15 +67,20 @@ class Grpo(Trains):
 
     A group's loss is the mean over all its tokens, where the paper takes each session's own mean first, which favours
     short successes. Attempts that the machine spoiled, or that saw a pruned conversation, are in no group.
-    Every update tries all of the stage's train tasks with the skill as it is, so a stage costs updates x group x
-    tasks sessions. Each update is one fit of the trainer: `trainer.epochs=1` stays closest to on-policy, and the
-    learning rate belongs well below that of plain fine-tuning.
+    Every update draws some of the stage's train tasks and tries them with the skill as it is, so a stage costs
+    updates x group x tasks sessions. Each update is one fit of the trainer.
     """
 
     group: int = 4
     """Attempts at each task in an update: the group whose mean reward is the baseline."""
     updates: int = 20
     """Rounds of attempts and fits in a stage."""
+    tasks: int = 8
+    """Tasks drawn for each update; 0 tries all of the stage's."""
+    epochs: int = 1
+    """Passes over the sessions of an update, in place of the trainer's; 1 stays closest to on-policy."""
+    lr_scale: float = 0.1
+    """Share of the trainer's learning rate, which is set for imitation."""
     clip: float = 0.2
     """How far a token's probability may move in one update, as a share, before its gradient is cut off."""
     beta: float = 0.0
@@ -87,8 +92,12 @@ class Grpo(Trains):
     def __post_init__(self) -> None:
         if self.group < 2:
             raise ConfigError(f"strategy.group={self.group} compares nothing; choose 2 or more attempts")
-        if self.updates < 1:
-            raise ConfigError(f"strategy.updates={self.updates} is not positive; choose 1 or more")
+        for name in ("updates", "epochs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"strategy.{name}={getattr(self, name)} is not positive; choose 1 or more")
+        if self.tasks < 0:
+            raise ConfigError(f"strategy.tasks={self.tasks} is negative; choose 0 for all of a stage's, or more")
+        positive(self.lr_scale)
         if self.temperature <= 0.0 or self.clip <= 0.0 or self.beta < 0.0:
             raise ConfigError(
                 f"strategy.temperature={self.temperature} and strategy.clip={self.clip} have to be above 0, "
@@ -102,16 +111,21 @@ class Grpo(Trains):
         """
         owned(skill, lab)
         objective = PolicyGradient(clip=self.clip, beta=self.beta)
+        trainer = paced(lab.trainer, self.lr_scale, epochs=self.epochs)
         rows: list[dict[str, float]] = []
         learned, used = skill, list[Example]()
         for number in range(self.updates):
             name = f"grpo-{number}"
-            episodes = lab.rollout(learned, attempts=self.group, temperature=self.temperature, name=name)
+            episodes = lab.rollout(
+                learned, attempts=self.group, temperature=self.temperature, name=name, tasks=self.tasks
+            )
             update = compared(episodes)
             row = {"update": float(number), "reward": update.reward, "groups": float(update.groups)}
             row["silent_groups"] = float(update.silent)
             if update.examples:
-                learned, fit = continued(learned, update.examples, lab, objective=objective, name=name, step=number)
+                learned, fit = continued(
+                    learned, update.examples, lab, objective=objective, trainer=trainer, name=name, step=number
+                )
                 row |= {"loss": fit.train_loss, "steps": float(fit.steps)}
                 used += update.examples
             rows.append(row)

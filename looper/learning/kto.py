@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from looper.errors import ConfigError, NothingToLearn
 from looper.learning.comparing import contests, singles
-from looper.learning.continuing import continued
+from looper.learning.continuing import continued, paced, positive
 from looper.learning.fitting import Fitting, facts, learned_from
 from looper.protocols import Lab, ProspectTheory
 from looper.records import Example, Skill
@@ -29,6 +29,8 @@ class Kto(Fitting):
     """Weight of the failed sessions."""
     balance: bool = True
     """Weigh the rarer side up, so that both weigh the same in all but for the two weights above."""
+    lr_scale: float = 0.1
+    """Share of the trainer's learning rate, which is set for imitation."""
     cap: int = 2
     """Most sessions of each side for one task."""
 
@@ -37,6 +39,7 @@ class Kto(Fitting):
         for name in ("beta", "desirable", "undesirable"):
             if getattr(self, name) <= 0.0:
                 raise ConfigError(f"strategy.{name}={getattr(self, name)} has to be above 0")
+        positive(self.lr_scale)
         if self.cap < 1:
             raise ConfigError(f"strategy.cap={self.cap} is not positive; choose 1 or more")
 
@@ -71,7 +74,7 @@ class Kto(Fitting):
         found = self.labelled(examples, lab)
         self.preflight(found, lab)
         objective = self.objective(found)
-        learned, fit = continued(skill, found, lab, objective=objective)
+        learned, fit = continued(skill, found, lab, objective=objective, trainer=paced(lab.trainer, self.lr_scale))
         wanted = sum(example.label > 0 for example in found)
         sides = {"desirable": wanted, "undesirable": len(found) - wanted}
         lab.note({**sides, **learned_from(found), **facts(fit)})

@@ -187,8 +187,13 @@ class Lab(Protocol):
         """All sessions of this stage, failed ones too."""
         ...
 
-    def rollout(self, skill: Skill, *, attempts: int, temperature: float, name: str) -> Sequence[Episode]:
-        """Try this stage's train tasks again with a skill; `name` keeps these attempts apart from all others."""
+    def rollout(
+        self, skill: Skill, *, attempts: int, temperature: float, name: str, tasks: int = 0
+    ) -> Sequence[Episode]:
+        """Try this stage's train tasks again with a skill; `name` keeps these attempts apart from all others.
+
+        `tasks` is how many of them are drawn, with the run's seed and the name; 0 takes all.
+        """
         ...
 
     def examples(self, episodes: Sequence[Episode]) -> Sequence[Example]:

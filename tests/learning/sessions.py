@@ -84,6 +84,7 @@ class Bench:
     waves: list[Sequence[Episode]] = field(default_factory=list)
     """What the next roll-outs give."""
     asked: list[tuple[str, int, float, str]] = field(default_factory=list)
+    drawn: list[int] = field(default_factory=list)
     """The roll-outs: name, attempts, temperature, digest of the skill."""
     notes: dict[str, object] = field(default_factory=dict)
 
@@ -93,8 +94,11 @@ class Bench:
     def note(self, facts: Mapping[str, object]) -> None:
         self.notes.update(facts)
 
-    def rollout(self, skill: Skill, *, attempts: int, temperature: float, name: str) -> Sequence[Episode]:
+    def rollout(
+        self, skill: Skill, *, attempts: int, temperature: float, name: str, tasks: int = 0
+    ) -> Sequence[Episode]:
         self.asked.append((name, attempts, temperature, skill.digest))
+        self.drawn.append(tasks)
         return self.waves.pop(0)
 
     def examples(self, episodes: Sequence[Episode]) -> Sequence[Example]:

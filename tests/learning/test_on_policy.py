@@ -51,6 +51,7 @@ def test_grpo_updates_the_adapter_and_counts_updates_without_signal(tmp_path, mo
     learned = Grpo(updates=3, group=4, temperature=0.8).learn(Skill(), [], lab)
     names, attempts, temperatures, skills = zip(*lab.asked, strict=True)
     assert names == ("grpo-0", "grpo-1", "grpo-2") and set(attempts) == {4} and set(temperatures) == {0.8}
+    assert set(lab.drawn) == {8}
     assert skills[0] != skills[1] == skills[2] != learned.digest  # the silent update changed nothing
     assert [row["reward"] for row in lab.notes["updates"]] == [0.5, 1.0, 0.5]
     assert lab.notes["skipped_updates"] == 1
@@ -71,7 +72,16 @@ def test_grpo_updates_the_adapter_and_counts_updates_without_signal(tmp_path, mo
 def test_grpo_without_any_signal_has_nothing_to_learn(tmp_path, model):
     with pytest.raises(NothingToLearn, match=r"none of 2 updates .* rewards 1.00 to 1.00"):
         Grpo(updates=2).learn(Skill(), [], bench(tmp_path, model, waves=[SOLVED, SOLVED]))
-    for wrong in ({"group": 1}, {"updates": 0}, {"temperature": 0.0}, {"clip": 0.0}, {"beta": -1.0}):
+    for wrong in (
+        {"group": 1},
+        {"updates": 0},
+        {"temperature": 0.0},
+        {"clip": 0.0},
+        {"tasks": -1},
+        {"epochs": 0},
+        {"lr_scale": 0.0},
+        {"beta": -1.0},
+    ):
         with pytest.raises(ConfigError, match=f"strategy.{next(iter(wrong))}"):
             Grpo(**wrong)
 

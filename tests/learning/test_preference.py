@@ -1,14 +1,18 @@
 """DPO and KTO: which sessions are compared, and that the adapter learns from the comparison."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from looper.errors import ConfigError, NothingToLearn, TrainingError
 from looper.learning.comparing import complete, contests, pairs, singles, whole
+from looper.learning.continuing import paced
 from looper.learning.dpo import Dpo
 from looper.learning.kto import Kto
 from looper.learning.sft import Sft
 from looper.protocols import Preference, ProspectTheory
 from looper.records import Adapter, Exit, Skill
+from looper.training.torch_trainer import TorchTrainer
 from tests.learning.sessions import Bench, bench, made_from, session, tiny_model
 
 STAGE = [
@@ -108,11 +112,23 @@ def test_without_both_sides_there_is_nothing_to_learn(tmp_path, strategy, words)
         Dpo(refuse_under=3).learn(Skill(), made_from(STAGE), Bench(root=tmp_path, episodes=STAGE))
 
 
-@pytest.mark.parametrize("made", [{"beta": 0.0}, {"cap": 0}, {"refuse_under": 0}])
+@pytest.mark.parametrize("made", [{"beta": 0.0}, {"cap": 0}, {"refuse_under": 0}, {"lr_scale": 0.0}])
 def test_settings_without_meaning_are_refused(made):
     for option in (Dpo, Kto):
         with pytest.raises(ConfigError, match=next(iter(made))):
             option(**made)
+
+
+def test_a_strategy_takes_its_share_of_the_learning_rate():
+    slow = paced(TorchTrainer(lr=0.01, epochs=3), 0.25, epochs=1)
+    assert slow == TorchTrainer(lr=0.0025, epochs=1)
+    with pytest.raises(TrainingError, match=r"_Unset has no lr to set; choose trainer=torch"):
+        paced(_Unset(), 0.5)
+
+
+@dataclass(frozen=True)
+class _Unset:
+    """A trainer without settings."""
 
 
 def test_an_adapter_of_another_base_is_refused(tmp_path, model):
