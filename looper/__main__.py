@@ -42,12 +42,19 @@ def main() -> None:
 def _check_words(words: list[str]) -> None:
     """Refuse words that Hydra answers with its own traceback. Raises ConfigError."""
     from looper.errors import ConfigError
+    from looper.places import config_folder
 
     for word in words:
         key, _, value = word.partition("=")
+        group = key.lstrip("+~")
+        chosen = group not in ("exp", "tracker", "") and (config_folder() / group).is_dir()
+        if chosen and (key != group or value == "null"):
+            raise ConfigError(f"{word}: one {group} is always chosen; give {group}=NAME (python -m looper --help)")
+        if not key.strip("+~ "):
+            raise ConfigError(f"{word!r} names no key: give KEY=VALUE (python -m looper --help)")
         if key == "exp":
             raise ConfigError(f"an experiment is added, not overridden: give +exp={value}")
-        if key == "tracker":
+        if group == "tracker":
             raise ConfigError(f"trackers are added, not overridden: give +tracker@trackers.{value}={value}")
         if word in ("run", "report", "doctor", "export", "pretrain"):
             raise ConfigError(f"{word} is no setting: the command is `looper {word}`")
@@ -66,15 +73,12 @@ def _check_writable(words: list[str]) -> None:
 
 
 def _run() -> None:
-    """Hand the command line to Hydra; where it refuses, say which keys were probably meant."""
-    from looper.application import application, explain
+    """Hand the command line to Hydra; where it refuses, say why in its place, and which keys were probably meant."""
+    from looper.application import answer
 
-    try:
-        application()
-    except SystemExit as stop:
-        if stop.code not in (0, None, 130):
-            explain(sys.argv[1:])
-        raise
+    words = sys.argv[1:]  # Hydra takes no word after a flag that stands between words
+    sys.argv[1:] = sorted(words, key=lambda word: word not in ("-m", "--multirun"))
+    answer(sys.argv[1:])
 
 
 def _help() -> str:

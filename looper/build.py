@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import math
 from enum import Enum
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -12,23 +13,34 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from looper.errors import ConfigError
+from looper.models.placed import at_place
 
 T = TypeVar("T")
 
 
-def build(node: DictConfig, where: str) -> Any:
+def build(node: Any, where: str) -> Any:
     """Make the component that a node's `_target_` names; `where` is the node's place, for errors.
 
     Raises ConfigError naming the key, the value, what is allowed, and the file to look into.
     """
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{where}={node!r} is no option's values: choose an option with {choice(where)}")
     target = node.get("_target_")
     if not isinstance(target, str):
-        raise ConfigError(f"{where} has no _target_: choose an option with {where}=NAME (python -m looper --help)")
+        raise ConfigError(f"{where} has no _target_: choose an option with {choice(where)} (python -m looper --help)")
     cls = _class(target, where)
     plain = OmegaConf.to_container(node, resolve=True, throw_on_missing=False)
     assert isinstance(plain, dict)
     values = {str(k): v for k, v in plain.items() if k != "_target_"}
     return fill(cls, values, where)
+
+
+def choice(where: str) -> str:
+    """Return the words that choose an option for a place in the configuration."""
+    place, _, name = where.partition(".")
+    if place == "trackers":
+        return f"+tracker@{where}={name or 'NAME'}"
+    return f"+model@{where}=NAME" if place in ("members", "synthesizer", "supervisor") else f"{where}=NAME"
 
 
 def fill(cls: type[T], values: dict[str, Any], where: str) -> T:
@@ -40,6 +52,8 @@ def fill(cls: type[T], values: dict[str, Any], where: str) -> T:
     schema = OmegaConf.structured(cls)
     kinds = get_type_hints(cls)
     for key, given in values.items():
+        if isinstance(given, float) and not math.isfinite(given):
+            raise ConfigError(f"{where}.{key}={given} is no finite number: give one")
         value = _named(kinds[key], given)
         try:
             schema = OmegaConf.merge(schema, {key: value})
@@ -51,7 +65,7 @@ def fill(cls: type[T], values: dict[str, Any], where: str) -> T:
     try:
         made = OmegaConf.to_object(schema)
     except (ValueError, TypeError, ConfigError) as error:
-        text = str(error)
+        text = at_place(str(error), names, where)
         raise ConfigError(text if text.startswith(where) else f"{where}: {text}") from error
     if not isinstance(made, cls):
         raise ConfigError(f"{where} did not become a {cls.__name__}")

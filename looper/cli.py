@@ -28,7 +28,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs (outputs/runs/...).")],
     csv: Annotated[Path | None, typer.Option(help="Also write the table as CSV to this file.")] = None,
 ) -> None:
-    """Show finished runs as one table."""
+    """Show finished runs as one table; runs that are not finished are named."""
     from looper.results import show
 
     show(runs, csv)

@@ -8,8 +8,9 @@ from enum import Enum
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from looper.build import build, fill
+from looper.build import build, choice, fill
 from looper.errors import ConfigError
 from looper.models.ensemble import Ensemble
 from looper.records import digest_of
@@ -80,7 +81,12 @@ class Experiment:
 
 def read(config: DictConfig) -> Experiment:
     """Validate a composed configuration and build its parts. Raises ConfigError."""
-    container = OmegaConf.to_container(config, resolve=True)
+    try:
+        container = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        detail = str(error).split("\n", 1)[0]
+        where = error.full_key or "the configuration"
+        raise ConfigError(f"{where} cannot be read ({detail}); python -m looper --cfg job shows all keys") from error
     if not isinstance(container, dict):
         raise ConfigError("the configuration is not a mapping")
     plain: dict[str, Any] = {str(k): v for k, v in container.items() if k != "hydra"}
@@ -95,7 +101,7 @@ def read(config: DictConfig) -> Experiment:
         if not isinstance(node, DictConfig):
             raise ConfigError(f"{part} is not set: choose an option with {part}=NAME (python -m looper --help)")
         parts[part] = build(node, part)
-    members = {str(k): build(v, f"members.{k}") for k, v in (config.get("members") or {}).items()}
+    members = _several(config, "members")
     if isinstance(parts["model"], Ensemble):
         parts["model"] = parts["model"].of(members)
     elif members:
@@ -111,7 +117,7 @@ def read(config: DictConfig) -> Experiment:
             f"data.synthesizer={writer.value} needs a model that writes: give +model@synthesizer=NAME, or "
             "data.synthesizer=rules"
         )
-    trackers = {str(k): build(v, f"trackers.{k}") for k, v in (config.get("trackers") or {}).items()}
+    trackers = _several(config, "trackers")
     there = bool(parts["benchmark"].has_placebo)
     if settings.placebo and not there:
         raise ConfigError("placebo=true, but the benchmark has no tasks that teach nothing: give placebo=false")
@@ -124,6 +130,16 @@ def read(config: DictConfig) -> Experiment:
         run_id=run_id(settings, placebo, parts),
         config=plain,
     )
+
+
+def _several(config: DictConfig, place: str) -> dict[str, Any]:
+    """Build the options below a root node, by name. Raises ConfigError."""
+    node = config.get(place)
+    if node is None:
+        return {}
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{place}={node!r} holds no options by name: choose one with {choice(f'{place}.NAME')}")
+    return {name: build(node[name], f"{place}.{name}") for name in map(str, node)}
 
 
 def run_id(settings: Settings, placebo: bool, parts: dict[str, Any]) -> str:

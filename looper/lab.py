@@ -85,15 +85,15 @@ def drift(lab: LearningLab, skill: Skill, examples: Sequence[Example]) -> dict[s
     folders = [Path(adapter.path) for adapter in skill.adapters]
     earlier = [e for past in lab.past for e in past.examples]
     found = {"kl_new": examples, "kl_old": earlier}
-    measured: dict[str, float | str] = {}
-    for name, rows in found.items():
-        drawn = matched(rows, DRIFT_EXAMPLES, lab.seed)
-        if drawn:
-            try:
-                measured[name] = lab.trainer.divergence(lab.weights, drawn, folders)
-            except TrainingError as error:  # what was trained stands without it
-                measured[f"no_{name}"] = str(error)
-    return measured
+    drawn = {name: rows for name, all_ in found.items() if (rows := matched(all_, DRIFT_EXAMPLES, lab.seed))}
+    try:
+        measured = lab.trainer.divergence(lab.weights, list(drawn.values()), folders) if drawn else ()
+    except TrainingError as error:  # what was trained stands without it
+        measured = [error] * len(drawn)
+    return {
+        (f"no_{name}" if isinstance(kl, TrainingError) else name): (str(kl) if isinstance(kl, TrainingError) else kl)
+        for name, kl in zip(drawn, measured, strict=True)
+    }
 
 
 def matched(examples: Sequence[Example], count: int, seed: int) -> list[Example]:

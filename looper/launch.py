@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from looper.agents.loop import Agent
-from looper.config import Experiment, values_of
+from looper.config import SECOND, Experiment, values_of
 from looper.errors import LooperError, StoreError
+from looper.models.placed import Placed
 from looper.records import Task, digest_of
 from looper.run import Entry, Parts, Plan, Run
 from looper.session import FORMAT
 from looper.store import Store, write_json, write_whole
 
 if TYPE_CHECKING:
-    from looper.protocols import Tracker
+    from looper.protocols import Model, Tracker
     from looper.tracking.guarded import Guarded
 
 
@@ -36,7 +37,7 @@ def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
     metrics = _finished(folder / "metrics.json", ground)
     if metrics is None:
         metrics = _carry_out(experiment, folder, overrides, tasks, placebo, ground)
-    _show(Console(), folder, metrics)
+    _show(Console(), folder, metrics, experiment.parts["model"].weights)
     leave_mark({"run": str(folder.resolve()), "overrides": overrides})
     return metrics
 
@@ -45,8 +46,13 @@ def _ground(experiment: Experiment, tasks: Sequence[Task]) -> str:
     """Return a digest of what decides a run's result beside its configuration: tasks, weights, sandbox, code."""
     parts = experiment.parts
     met = [task.model_dump(mode="json") for task in tasks]
-    second = [parts[name].id for name in ("synthesizer", "supervisor") if name in parts]
+    second = [model.id for name in SECOND if (model := _second(parts, name))]
     return digest_of([FORMAT, parts["model"].id, dict(parts["workspace"].identity), met, *second])
+
+
+def _second(parts: Mapping[str, Any], name: str) -> Model | None:
+    """Return a second model, whose errors name its place; None where there is none."""
+    return Placed(model=parts[name], place=name) if name in parts else None
 
 
 def _finished(path: Path, ground: str) -> dict[str, Any] | None:
@@ -100,8 +106,8 @@ def _carry_out(
                 strategy=parts["strategy"],
                 trainer=parts["trainer"],
                 workspace=parts["workspace"],
-                writer=parts.get("synthesizer"),
-                supervisor=parts.get("supervisor"),
+                writer=_second(parts, "synthesizer"),
+                supervisor=_second(parts, "supervisor"),
             ),
             plan=Plan(
                 seed=settings.seed,
@@ -116,7 +122,8 @@ def _carry_out(
             tracker=tracker,
         )
         metrics = {**run.execute(tasks, placebo), "ground": ground}
-        _report(folder, metrics, {**facts, "trackers": tracker.notes} if tracker.notes else facts, run.entries)
+        ended = {"trackers": tracker.notes, "adapters": _adapters(folder, metrics)}
+        _report(folder, metrics, {**facts, **{k: v for k, v in ended.items() if v}}, run.entries)
         write_json(folder / "metrics.json", metrics)
     tracker.finish(metrics)
     return metrics
@@ -181,10 +188,20 @@ def _report(folder: Path, metrics: dict[str, Any], facts: dict[str, Any], entrie
     write_whole(folder / "report.html", page(metrics, facts=facts, sessions=sessions, title=f"looper: {facts['run']}"))
 
 
-def _show(console: Console, folder: Path, metrics: dict[str, Any]) -> None:
+def _adapters(folder: Path, metrics: dict[str, Any]) -> list[str]:
+    """Return the folders of the adapters that a run ended with."""
+    from looper.report.learned import adapters_of
+
+    return [str(folder.parent.parent / adapter) for adapter in adapters_of(metrics)]
+
+
+def _show(console: Console, folder: Path, metrics: dict[str, Any], base: Path | None) -> None:
     from looper.report.table import run_table
 
     console.print(run_table(metrics))
+    for adapter in _adapters(folder, metrics):
+        order = f"looper export {adapter} --to merged --base {base or 'MODEL'} --out FOLDER"
+        console.print(f"adapter: {adapter} ({order})", markup=False, highlight=False, soft_wrap=True)
     console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
 
 

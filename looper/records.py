@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -143,6 +144,10 @@ class Step(Record):
     """False for a format error, a failed edit, a missing file, a blocked loop."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    metered: bool = False
+    """Whether a server counted the reply's tokens; see Reply."""
+    cost: float | None = None
+    """Price of the reply; None where it is unknown."""
     calls: int = 1
     """Tool calls in the reply; only the first was run."""
     cut: bool = False
@@ -305,8 +310,24 @@ class Reply(Record):
     cached_tokens: int = 0
     """Prompt tokens that needed no new computation."""
     completion_tokens: int = 0
+    metered: bool = False
+    """Whether a server counted the tokens and may charge for them; a model that runs in this process is not metered."""
+    cost: float | None = 0.0
+    """Price, in the unit of the server or of the price table; None where it is unknown."""
     finish: Literal["stop", "length"] = "stop"
     intervention: Intervention = Intervention.NONE
+
+    def taking(self, replies: Sequence[Reply]) -> Reply:
+        """Return this reply with the tokens and the price of all the replies that it took."""
+        costs = [reply.cost for reply in replies]
+        change = {
+            "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
+            "cached_tokens": sum(reply.cached_tokens for reply in replies),
+            "completion_tokens": sum(reply.completion_tokens for reply in replies),
+            "metered": any(reply.metered for reply in replies),
+            "cost": None if None in costs else sum(cost for cost in costs if cost is not None),
+        }
+        return self.model_copy(update=change)
 
 
 class CommandResult(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,16 +39,37 @@ def _pair(word: str) -> tuple[str, str]:
 
 
 def show(folders: Sequence[Path], csv: Path | None = None) -> None:
-    """Print runs as one table, and write it as CSV where asked for."""
+    """Print the finished runs as one table, and write it as CSV where asked for; the others are named on stderr.
+
+    Raises StoreError if one is damaged, SystemExit(1) if none is finished.
+    """
     from looper.report.export import csv_text
     from looper.report.grid import grid_tables
     from looper.report.table import run_table
 
-    runs = [load(folder) for folder in folders]
+    finished = [folder for folder in folders if (folder / "metrics.json").exists()]
+    for folder in folders:
+        if folder not in finished:
+            print(f"looper: {_unfinished(folder)}", file=sys.stderr)
+    if not finished:
+        raise SystemExit(1)
+    runs = [load(folder) for folder in finished]
     console = Console()
     console.print(run_table(runs[0][1]) if len(runs) == 1 else grid_tables(runs))
     if csv is not None:
         write_whole(csv, csv_text(runs))
+
+
+def _unfinished(folder: Path) -> str:
+    """Say of a folder without metrics what it is, and how it gets some."""
+    if not (folder / "manifest.json").exists():
+        return f"{folder} is no run: give folders below outputs/runs"
+    try:
+        words = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["overrides"]
+    except (OSError, ValueError, KeyError, TypeError):
+        words = []
+    command = shlex.join(["python", "-m", "looper", *map(str, words)])
+    return f"run {folder.name} is not finished: start its command again ({command})"
 
 
 class GridTable(Callback):

@@ -12,8 +12,8 @@ from looper.agents.loop import Agent
 from looper.benchmarks.curricula import dealt
 from looper.errors import ConfigError, ModelError, NothingToLearn, TrainingError
 from looper.lab import LearningLab, drift, matched, untrainable
+from looper.leakage import measure
 from looper.learning.fitting import Trains
-from looper.metrics.leakage import measure
 from looper.metrics.outcomes import TRAIN, Outcome
 from looper.metrics.summary import ADAPTED, BASE, PLACEBO, summarise
 from looper.models.supervised import Supervised
@@ -256,9 +256,9 @@ class Run:
             facts |= drift(lab, arm.skills[world], examples)
             past.append(Past(examples=tuple(examples), skill=arm.skills[world]))
         arm.changed = arm.changed or arm.skills[world] != skill
-        facts |= {"skill": arm.skills[world].digest, **lab.notes}
-        self.learning.setdefault(arm.name, []).append(facts)
         adapters = [adapter.path for adapter in arm.skills[world].adapters]
+        facts |= {"skill": arm.skills[world].digest, "adapters": [*map(self.store.below, adapters)], **lab.notes}
+        self.learning.setdefault(arm.name, []).append(facts)
         self.tracker.event("consolidated", {"arm": arm.name, **facts, "adapters": adapters})
         return "skipped" not in facts
 

@@ -140,6 +140,11 @@ class Store:
         """Return the folder of an artefact such as an adapter."""
         return self.root / kind / digest
 
+    def below(self, path: str) -> str:
+        """Return the path of something in the store relative to it: the same wherever the store lies."""
+        root, place = self.root.resolve(), Path(path).resolve()
+        return place.relative_to(root).as_posix() if place.is_relative_to(root) else path
+
     def _path(self, kind: str, digest: str) -> Path:
         return self.root / kind / digest[:2] / f"{digest}.json"
 

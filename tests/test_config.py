@@ -107,6 +107,11 @@ def test_the_run_id_is_of_values_not_of_words() -> None:
         (["~model"], ["model"]),
         (["name=a/b"], ["name", "a/b"]),
         (["prompt.without=[few_shots]"], ["few_shots", "few_shot"]),
+        (["seed=${nope}"], ["seed cannot be read", "nope", "--cfg job"]),
+        (["temperature=nan"], ["temperature=nan is no finite number"]),
+        (["trackers=wandb"], ["trackers='wandb'", "+tracker@trackers.NAME=NAME"]),
+        (["+members.a=nano"], ["members.a='nano'", "+model@members.a=NAME"]),
+        (["+synthesizer=nano"], ["synthesizer='nano'", "+model@synthesizer=NAME"]),
     ],
 )
 def test_mistakes_are_named_with_the_way_out(overrides: list[str], words: list[str]) -> None:
@@ -126,8 +131,19 @@ def looper(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     [
         (["model=qwen8b"], ["model/qwen8b", "nano"]),
         (["prompt.fewshot=false"], ["prompt.fewshot", "did you mean prompt.few_shot"]),
-        (["prompt=bare,fixes"], ["--multirun"]),
+        (["strategy.lam=1"], ["there is no strategy.lam with this strategy", "strategy=ewc"]),
+        (["prompt=bare,fixes"], ["prompt=bare,fixes gives several values", "add -m"]),
         (["+exp=framework_fixes", "hydra.mode=RUN"], ["grid", "-m"]),
+        (["+exp="], ["exp= names no option", "framework_fixes"]),
+        (["+exp=pilots"], ["no exp/pilots (did you mean pilot?)", "framework_fixes"]),
+        (["benchmark.probes=[natural"], ["benchmark.probes=[natural", "every bracket and quote in it is closed"]),
+        (["=3"], ["'=3' names no key"]),
+        (["model=null"], ["one model is always chosen", "model=NAME"]),
+        (["+strategy=sft"], ["+strategy=sft: one strategy is always chosen", "strategy=NAME"]),
+        (["~foo"], ["'foo' does not exist", "--help"]),
+        (["hydra.run.dir=/proc/x"], ["/proc/x"]),
+        (["hydra/launcher=nosuch", "-m", "seed=1,2"], ["no hydra/launcher/nosuch", "basic"]),
+        (["--cfg", "xyz"], ["invalid choice: 'xyz'", "job"]),
     ],
 )
 def test_the_command_line_explains_itself(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
@@ -135,7 +151,12 @@ def test_the_command_line_explains_itself(tmp_path: Path, arguments: list[str], 
     assert done.returncode != 0
     for word in words:
         assert word in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and "HYDRA_FULL_ERROR" not in done.stderr
+
+
+def test_a_traceback_is_there_for_those_who_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert "Traceback" in looper("seed=1=2", cwd=tmp_path).stderr
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
@@ -158,3 +179,13 @@ def test_a_second_model_is_asked_for_before_anything_runs() -> None:
         read(composed("+model@supervisor=ensemble"))
     with pytest.raises(ConfigError, match="the model is no ensemble: give model=ensemble"):
         read(composed("+model@members.a=nano"))
+
+
+@pytest.mark.parametrize("place", ["model", "synthesizer", "supervisor", "members.a"])
+def test_a_models_mistake_is_named_where_it_was_made(place: str) -> None:
+    chosen = "model=http" if place == "model" else f"+model@{place}=http"
+    with pytest.raises(
+        ConfigError, match=rf"{place}: {place}\.retries=-1 is too small|^{place}\.retries=-1 is too"
+    ) as caught:
+        read(composed(chosen, f"{place}.retries=-1"))
+    assert place == "model" or "model.retries" not in str(caught.value)

@@ -33,6 +33,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = looper(cwd)
     assert done.returncode == 0, done.stderr
     assert "sandbox" in done.stderr
+    (cwd / "told.txt").write_text(done.stdout)
     return cwd
 
 
@@ -92,6 +93,18 @@ def test_the_adapter_is_a_plain_peft_folder(finished: Path) -> None:
     assert (made["peft_type"], made["r"], made["lora_alpha"]) == ("LORA", 16, 32)
 
 
+def test_the_run_ends_with_its_adapters(finished: Path, folder: Path, metrics: Any) -> None:
+    told = re.findall(r"^adapter: (\S+) \(looper export (\S+) ", (finished / "told.txt").read_text(), re.MULTILINE)
+    assert len(told) == 2, "one for each world"
+    for path, exported in told:
+        assert path == exported and path.startswith("outputs/adapters/")
+        assert (finished / path / "adapter_config.json").is_file()
+        assert path in (folder / "report.html").read_text()
+    assert [f"outputs/{row['adapters'][0]}" for row in metrics["learning"]["adapted"]] == [path for path, _ in told]
+    assert {row["stage"] for row in metrics["conduct"]["adapted"]} == {1}
+    assert all(row["served"] is None for row in metrics["usage"].values()), "the bundled model is not metered"
+
+
 class Links(HTMLParser):
     """Collects what a page would fetch."""
 
@@ -128,8 +141,8 @@ def test_finished_runs_are_read_back_by_the_command_line(folder: Path, tmp_path:
     assert "conventions" in done.stdout
     assert "conventions" in (tmp_path / "t.csv").read_text()
     wrong = subprocess.run([*command[:4], str(tmp_path)], capture_output=True, text=True, timeout=60)
-    assert wrong.returncode == 2
-    assert "no finished run" in wrong.stderr
+    assert wrong.returncode == 1
+    assert "is no run: give folders below outputs/runs" in wrong.stderr
 
 
 def test_a_change_of_seed_shares_nothing_and_a_change_of_probes_shares_the_rest(finished: Path) -> None:

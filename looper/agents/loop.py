@@ -183,6 +183,8 @@ class Agent:
                 ok=outcome.ok,
                 prompt_tokens=reply.prompt_tokens,
                 completion_tokens=reply.completion_tokens,
+                metered=reply.metered,
+                cost=reply.cost,
                 calls=calls,
                 cut=reply.finish == "length",
                 pruned=pruned,

@@ -109,7 +109,10 @@ class Stream:
         visits = Counter(f for name in self.order for f in name.split("+"))
         for family, count in visits.items():
             if family not in pairs:
-                raise ConfigError(f"curriculum.order names {family!r}, but the tasks are of: {', '.join(known)}")
+                raise ConfigError(
+                    f"curriculum.order names {family!r}, but the tasks are of: {', '.join(known)}; give "
+                    "benchmark=bugs_stream, whose families are first and second, or name these in curriculum.order"
+                )
             if len(pairs[family]) < count * self.train + self.held_out:
                 raise ConfigError(
                     f"{family} has {len(pairs[family])} tasks; {count} stages of {self.train} and {self.held_out} held "

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from looper.actions import FormatError
 from looper.errors import LooperError
-from looper.records import Episode, Intervention
+from looper.records import Episode, Exit, Intervention
 
 TRAIN = "train"
 """Arm of the sessions that the agent learns from; `placebo train` is the placebo's. All others are probes."""
@@ -47,12 +48,27 @@ class Outcome:
     """Steps that a supervisor judged."""
     interventions: int = 0
     """Steps among them that it rejected or corrected."""
+    malformed: int = 0
+    """Steps whose reply was no action."""
+    prompt_tokens: int = 0
+    """Tokens that the agent was shown, added up over its steps."""
+    metered: bool = False
+    """Whether a server counted tokens in the session."""
+    cost: float | None = 0.0
+    """Price of the session's replies; None if that of any is unknown."""
     leakage: float | None = None
     """Share of the gold patch's lines found in the issue; None without a gold patch."""
+
+    @property
+    def premature(self) -> bool:
+        """Whether the agent said that it was done without having changed anything."""
+        return self.exit == Exit.DONE and not self.patched
 
     @classmethod
     def of(cls, episode: Episode, *, arm: str, stage: int, on: int = 1, leakage: float | None = None) -> Outcome:
         """Return the row of an episode."""
+        steps = episode.trajectory.steps
+        costs = [step.cost for step in steps]
         return cls(
             arm=arm,
             stage=stage,
@@ -65,15 +81,16 @@ class Outcome:
             resolved=episode.resolved,
             patched=bool(episode.trajectory.patch.strip()),
             infrastructure=episode.infrastructure,
-            steps=len(episode.trajectory.steps),
+            steps=len(steps),
             tokens=episode.trajectory.tokens,
             seconds=episode.trajectory.seconds,
             exit=str(episode.trajectory.exit),
-            supervised=sum(bool(step.intervention) for step in episode.trajectory.steps),
-            interventions=sum(
-                step.intervention in (Intervention.REJECTED, Intervention.CORRECTED)
-                for step in episode.trajectory.steps
-            ),
+            supervised=sum(bool(step.intervention) for step in steps),
+            interventions=sum(step.intervention in (Intervention.REJECTED, Intervention.CORRECTED) for step in steps),
+            malformed=sum(step.action == FormatError.kind for step in steps),
+            prompt_tokens=sum(step.prompt_tokens for step in steps),
+            metered=any(step.metered for step in steps),
+            cost=None if None in costs else sum(cost for cost in costs if cost is not None),
             leakage=leakage,
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from looper.errors import LooperError
+from looper.metrics.conduct import conduct
 from looper.metrics.continual import measure
 from looper.metrics.intervals import rate
 from looper.metrics.outcomes import TRAIN, Outcome, check_same_worlds, is_work, values
@@ -59,6 +60,7 @@ def summarise(
         "stream": stream(probes, stages, base=BASE, adapted=ADAPTED) if len(stages) > 1 else {},
         "train": _train([o for o in outcomes if o.arm == TRAIN]),
         "usage": {arm: usage([o for o in outcomes if o.arm == arm]) for arm in _arms(outcomes)},
+        "conduct": {arm: conduct([o for o in probes if o.arm == arm]) for arm in _arms(probes)},
         "leakage": {name: _leakage([o for o in probes if o.family == name]) for name in names},
         "infrastructure": _infrastructure(outcomes),
         "held_out_trained_on": _trained_on(outcomes, primary),

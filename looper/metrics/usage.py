@@ -14,9 +14,10 @@ from looper.metrics.outcomes import Outcome
 def usage(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Return steps, generated tokens and seconds a session, exits, patch rate and machine failures.
 
+    `served` is what the sessions took of servers in all; None for models that are not metered.
     Everything that a clock says is under the key `seconds`, so that runs can be compared without it.
     """
-    verdicts, outcomes = outcomes, _sessions(outcomes)
+    verdicts, outcomes = outcomes, distinct_sessions(outcomes)
     sessions = len(outcomes)
     return {
         "sessions": sessions,
@@ -25,10 +26,23 @@ def usage(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "tokens": spread([float(o.tokens) for o in outcomes]),
         "seconds": {**spread([o.seconds for o in outcomes]), "total": sum(o.seconds for o in outcomes)},
         "exits": dict(sorted(Counter(o.exit for o in outcomes).items())),
+        "served": _served(outcomes),
         "patch_rate": _patch_rate(outcomes),
         "intervention_rate": _intervention_rate(outcomes),
         "resolved": sum(o.resolved for o in verdicts),
         "infrastructure": sum(o.infrastructure for o in verdicts),
+    }
+
+
+def _served(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    """Return total tokens and cost, None where the price of any reply is unknown; None without a metered model."""
+    if not any(o.metered for o in outcomes):
+        return None
+    costs = [o.cost for o in outcomes]
+    return {
+        "prompt_tokens": sum(o.prompt_tokens for o in outcomes),
+        "completion_tokens": sum(o.tokens for o in outcomes),
+        "cost": None if None in costs else math.fsum(cost for cost in costs if cost is not None),
     }
 
 
@@ -44,7 +58,7 @@ def _intervention_rate(outcomes: Sequence[Outcome]) -> float | None:
     return sum(o.interventions for o in outcomes) / steps if steps else None
 
 
-def _sessions(outcomes: Sequence[Outcome]) -> list[Outcome]:
+def distinct_sessions(outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return one outcome for each session: a session judged in two worlds cost once."""
     found: dict[tuple[str, int, str], Outcome] = {}
     for i, outcome in enumerate(outcomes):

@@ -11,6 +11,7 @@ from typing import Any
 
 from looper.actions import FormatError, parse
 from looper.errors import ConfigError, ModelError
+from looper.models.placed import Placed
 from looper.protocols import Model
 from looper.records import Conversation, Reply, Skill
 
@@ -33,7 +34,8 @@ class Ensemble:
 
     def of(self, members: Mapping[str, Model]) -> Joined:
         """Return the ensemble of some models, in the order of their names."""
-        return Joined(members=tuple(members[name] for name in sorted(members)), rule=self.rule)
+        placed = (Placed(model=members[name], place=f"members.{name}") for name in sorted(members))
+        return Joined(members=tuple(placed), rule=self.rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ class Joined:
     run is repeated. Whether any member solves a task is then a question of enough attempts (`attempts`), not of one
     session. With `majority`, replies count as equal if they parse to the same action; most votes win, a tie goes to
     the action wanted by the member that comes first, and replies that are no action have no vote unless all are none.
-    The reply is the first one for that action. Its token counts are those of all members: that is what it cost.
+    The reply is the first one for that action. Its token counts and price are those of all members: that is what it
+    cost.
     """
 
     members: tuple[Model, ...]
@@ -63,7 +66,8 @@ class Joined:
 
     def decisive(self) -> dict[str, Any]:
         """Return what can change a reply: the rule, and each member's kind and settings as the member tells them."""
-        members = [[type(member).__name__, _settings(member)] for member in self.members]
+        bare = [member.model if isinstance(member, Placed) else member for member in self.members]
+        members = [[type(member).__name__, _settings(member)] for member in bare]
         return {"rule": self.rule, "members": members}
 
     @property
@@ -117,16 +121,10 @@ def _settings(member: Any) -> dict[str, Any]:
 
 
 def _elected(ballot: Sequence[Reply]) -> Reply:
-    """Return the first reply with the most common action, and the token counts of all."""
+    """Return the first reply with the most common action, and the token counts and price of all."""
     actions = [parse(reply.text) for reply in ballot]
     valid = [i for i, action in enumerate(actions) if not isinstance(action, FormatError)]
     voters = valid or list(range(len(ballot)))
     # max keeps the first of equals, and voters come in the members' order
     chosen = ballot[max(voters, key=lambda i: sum(actions[j] == actions[i] for j in voters))]
-    return chosen.model_copy(
-        update={
-            "prompt_tokens": sum(reply.prompt_tokens for reply in ballot),
-            "cached_tokens": sum(reply.cached_tokens for reply in ballot),
-            "completion_tokens": sum(reply.completion_tokens for reply in ballot),
-        }
-    )
+    return chosen.taking(ballot)

@@ -172,9 +172,11 @@ class HttpModel:
             prompt_tokens=prompt if made.prompt_tokens is None else made.prompt_tokens,
             cached_tokens=made.cached_tokens,
             completion_tokens=self.tokens(made.text) if made.completion_tokens is None else made.completion_tokens,
+            metered=True,
             finish="length" if made.cut else "stop",
         )
-        self._tally.add(reply, self.cost(reply) if made.cost is None else made.cost)
+        reply = reply.model_copy(update={"cost": self.cost(reply) if made.cost is None else made.cost})
+        self._tally.add(reply, reply.cost)
         return reply
 
     def cost(self, reply: Reply) -> float | None:

@@ -173,9 +173,10 @@ class Ollama:
             text=text,
             prompt_tokens=prompt,
             completion_tokens=completion,
+            metered=True,
             finish="length" if made.done_reason == "length" else "stop",
         )
-        self._tally.add(reply, 0.0)
+        self._tally.add(reply, reply.cost)
         return reply
 
     def _overflow(self, conversation: Conversation, tokens: int) -> ContextOverflow:

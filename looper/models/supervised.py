@@ -29,8 +29,8 @@ class Supervised:
     After a rejection the model is asked once more, with the reason; whatever it says then is taken. A correction
     replaces the reply if it is a tool call. Neither the reason nor the rejected step enters the conversation: what a
     session teaches is the step that was taken. An answer that is none of the three, or none because the session is too
-    long for the supervisor, lets the step pass and is counted as `unclear`. Token counts are those of the model and
-    the supervisor together.
+    long for the supervisor, lets the step pass and is counted as `unclear`. Token counts and price are those of the
+    model and the supervisor together.
     """
 
     model: Model
@@ -87,11 +87,8 @@ class Supervised:
                 "text": text if intervention is Intervention.CORRECTED else taken.text,
                 "finish": "stop" if intervention is Intervention.CORRECTED else taken.finish,
                 "intervention": intervention,
-                "prompt_tokens": sum(p.prompt_tokens for p in parts),
-                "cached_tokens": sum(p.cached_tokens for p in parts),
-                "completion_tokens": sum(p.completion_tokens for p in parts),
             }
-            out.append(taken.model_copy(update=change))
+            out.append(taken.model_copy(update=change).taking(parts))
         return out
 
     def _judged(self, asked: Sequence[Conversation]) -> list[Reply]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from looper.errors import TrainingError
 from looper.protocols.parts import Model
 from looper.records import Episode, Example, Skill, Task
 
@@ -160,8 +161,13 @@ class Trainer(Protocol):
         """Return the mean last hidden state of each text, a float32 array (N, D)."""
         ...
 
-    def divergence(self, model: Path, examples: Sequence[Example], adapters: Sequence[Path]) -> float:
-        """Return the mean KL(base || adapted) in nats over the supervised positions of the examples."""
+    def divergence(
+        self, model: Path, groups: Sequence[Sequence[Example]], adapters: Sequence[Path]
+    ) -> Sequence[float | TrainingError]:
+        """Return for each group of examples the mean KL(base || adapted) in nats over its supervised positions.
+
+        In the place of a group of which no example can be used stands the error that says why.
+        """
         ...
 
 

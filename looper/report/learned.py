@@ -1,9 +1,15 @@
-"""What each arm learned from, in words: where arms were not trained alike, the reader is told."""
+"""What each arm learned from, in words, and how it conducted itself after: arms not trained alike are told apart."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from looper.metrics.wording import ABSENT, percent
 
 Places = Mapping[str, Mapping[str, Any]]
 """An arm's steps of learning by place (stage and world), in order."""
@@ -75,3 +81,57 @@ def _nothing(arm: str, places: Places) -> list[str]:
         few = ", ".join(where) if len(where) <= LISTED else f"{len(where)} of {len(places)} steps of learning"
         lines.append(f"The {arm} arm learned nothing{few and f' ({few})'}: {reason}.")
     return lines
+
+
+CONDUCT = (
+    "done, no patch: held-out tasks given up as done with nothing changed; malformed: steps whose reply is no action; "
+    "steps: median (90th percentile) a session"
+)
+"""What the columns of the table of conduct mean."""
+
+
+def has_conduct(metrics: Mapping[str, Any]) -> bool:
+    """Whether something was learned, after which conduct may differ."""
+    return any(row["stage"] for rows in metrics.get("conduct", {}).values() for row in rows)
+
+
+def conduct_rows(metrics: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row of cells for every arm and stage: arm, after, sessions, done without a patch, malformed, steps."""
+    return [
+        [
+            arm,
+            f"stage {row['stage']}" if row["stage"] else "nothing",
+            f"{row['sessions']:,}",
+            _rate(row["premature_done"]),
+            _rate(row["parse_error"]),
+            ABSENT if row["steps"]["median"] is None else f"{row['steps']['median']:.3g} ({row['steps']['p90']:.3g})",
+        ]
+        for arm, rows in metrics["conduct"].items()
+        for row in rows
+    ]
+
+
+def conduct_table(metrics: Mapping[str, Any]) -> Table:
+    """Return how the agent conducted itself on held-out tasks before and after it learned."""
+    table = Table(title="Conduct on held-out tasks", title_justify="left", box=box.HORIZONTALS)
+    for column in ("arm", "learned"):
+        table.add_column(column)
+    for column in ("sessions", "done, no patch", "malformed", "steps"):
+        table.add_column(column, justify="right")
+    for cells in conduct_rows(metrics):
+        table.add_row(*map(Text, cells))
+    table.caption = CONDUCT
+    table.caption_justify = "left"
+    return table
+
+
+def _rate(rate: Mapping[str, Any] | None) -> str:
+    if rate is None:
+        return ABSENT
+    return f"{percent(rate['estimate'])} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
+
+
+def adapters_of(metrics: Mapping[str, Any], arm: str = "adapted") -> list[str]:
+    """Return the folders of an arm's adapters after its last stage, in every world, below the folder of outputs."""
+    last = {row["world"]: row.get("adapters", []) for row in metrics["learning"].get(arm, [])}
+    return list(dict.fromkeys(folder for folders in last.values() for folder in folders))

@@ -17,13 +17,16 @@ from markupsafe import Markup
 
 from looper.metrics import wording
 from looper.report import plot
+from looper.report.learned import CONDUCT, conduct_rows, has_conduct
 from looper.report.sessions import Session, result_of, sample, view, visible
 from looper.report.table import (
     COMPARISONS,
     LEGEND,
     Metrics,
+    cost_text,
     notes,
     ordered_families,
+    served_text,
     shown_arms,
     shown_comparisons,
     spread_text,
@@ -70,6 +73,9 @@ def page(
         comparisons={key: COMPARISONS[key] for key in shown_comparisons(metrics)},
         legend=LEGEND,
         notes=notes(metrics),
+        served=any(row.get("served") for row in metrics["usage"].values()),
+        conduct=conduct_rows(metrics) if has_conduct(metrics) else [],
+        conduct_legend=CONDUCT[0].upper() + CONDUCT[1:],
         rates_plot=plot.rates(metrics),
         differences_plot=plot.differences(metrics),
         curves=plot.curves(metrics["learning"]),
@@ -111,6 +117,8 @@ def _environment() -> Environment:
         "detects": wording.detectable_text,
         "percent": wording.percent,
         "spread": spread_text,
+        "served": served_text,
+        "cost": cost_text,
         "together": together,
     }
     return environment

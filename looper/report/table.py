@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from looper.metrics.wording import ABSENT, detectable_text, interval_text, p_text, percent
-from looper.report.learned import learned_notes
+from looper.report.learned import conduct_table, has_conduct, learned_notes
 from looper.report.stream import has_stream, stream_table
 
 Metrics = Mapping[str, Any]
@@ -29,6 +29,8 @@ LEGEND = (
 def run_table(metrics: Metrics) -> RenderableType:
     """Return the tables of a run and its verdict, for `rich.print`."""
     parts: list[RenderableType] = [results(metrics), Padding(Text(LEGEND, style="dim"), (0, 0, 1, 0)), usage(metrics)]
+    if has_conduct(metrics):
+        parts.append(conduct_table(metrics))
     if has_stream(metrics):
         parts.append(stream_table([("", metrics)]))
     parts += [Text(line) for line in notes(metrics)]
@@ -101,16 +103,36 @@ def usage(metrics: Metrics) -> Table:
     """Return what the sessions of each arm cost and how they ended."""
     table = Table(title="Sessions", title_justify="left", box=box.HORIZONTALS)
     table.add_column("arm")
-    for column in ("sessions", "steps", "tokens", "seconds", "patched", "exits"):
-        table.add_column(column, justify="left" if column == "exits" else "right")
+    served = any(row.get("served") for row in metrics["usage"].values())
+    for column in ("sessions", "steps", "tokens", "seconds", *(("served", "cost") if served else ()), "patched"):
+        table.add_column(column, justify="right")
+    table.add_column("exits")
     for arm, row in metrics["usage"].items():
         exits = ", ".join(f"{name} {count}" for name, count in row["exits"].items())
         patched = ABSENT if row["patch_rate"] is None else percent(row["patch_rate"]["estimate"])
         spreads = [spread_text(row[key]) for key in ("steps", "tokens", "seconds")]
-        table.add_row(Text(arm), str(row["sessions"]), *spreads, patched, Text(exits))
+        total = (served_text(row), cost_text(row)) if served else ()
+        table.add_row(Text(arm), str(row["sessions"]), *spreads, *total, patched, Text(exits))
     table.caption = "steps, tokens, seconds: median (90th percentile)"
+    if served:
+        table.caption += "; served: prompt + generated tokens of all sessions, and their cost"
     table.caption_justify = "left"
     return table
+
+
+def served_text(row: Mapping[str, Any]) -> str:
+    """Return `12,000 + 345`: the prompt's and the generated tokens of all sessions; a dash for an unmetered model."""
+    served = row.get("served")
+    return f"{served['prompt_tokens']:,} + {served['completion_tokens']:,}" if served else ABSENT
+
+
+def cost_text(row: Mapping[str, Any]) -> str:
+    """Return the cost of all sessions, `unknown` if the price of any reply is; a dash for an unmetered model."""
+    served = row.get("served")
+    if not served:
+        return ABSENT
+    cost = served["cost"]
+    return "unknown" if cost is None else "under 0.0001" if 0 < cost < 0.0001 else f"{cost:,.4f}"
 
 
 def spread_text(spread: Mapping[str, float | None]) -> str:

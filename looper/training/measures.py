@@ -16,7 +16,7 @@ from looper.training.adapted import Adapted
 from looper.training.batches import length, parts
 from looper.training.objectives import divergence as divergence_of
 from looper.training.reproducible import reproducible
-from looper.training.tokens import Tokenised, Tokeniser, usable
+from looper.training.tokens import Tokenised, Tokeniser, usable, usable_or_why
 
 if TYPE_CHECKING:
     from looper.training.torch_trainer import TorchTrainer
@@ -38,19 +38,28 @@ def losses(trainer: TorchTrainer, model: Path, examples: Sequence[Example], adap
 
 
 @torch.no_grad()
-def divergence(trainer: TorchTrainer, model: Path, examples: Sequence[Example], adapters: Sequence[Path]) -> float:
-    """Return the mean KL(base || base and adapters); see TorchTrainer.divergence."""
-    tokenised, _ = usable(model, examples)
-    total = mass = 0.0
+def divergence(
+    trainer: TorchTrainer, model: Path, groups: Sequence[Sequence[Example]], adapters: Sequence[Path]
+) -> list[float | TrainingError]:
+    """Return the mean KL(base || base and adapters) of each group; see TorchTrainer.divergence."""
+    found = [usable_or_why(model, examples) for examples in groups]
+    lengths = [length(e) for group in found if not isinstance(group, TrainingError) for e in group]
+    if not lengths:
+        return [group for group in found if isinstance(group, TrainingError)]
     with reproducible(trainer.threads, 0):
-        adapted = Adapted(trainer, model, max(map(length, tokenised)))
+        adapted = Adapted(trainer, model, max(lengths))
         adapted.activate(adapters)
-        for part in parts(sorted(tokenised, key=lambda e: -length(e)), trainer.batch_tokens):
-            with adapted.bare():
-                base = adapted.logits(part)[0]
-            with_skill, _, weights, _ = adapted.logits(part)
-            total += float(torch.dot(divergence_of(base, with_skill), weights))
-            mass += float(weights.sum())
+        return [group if isinstance(group, TrainingError) else _mean_kl(trainer, adapted, group) for group in found]
+
+
+def _mean_kl(trainer: TorchTrainer, adapted: Adapted, tokenised: Sequence[Tokenised]) -> float:
+    total = mass = 0.0
+    for part in parts(sorted(tokenised, key=lambda e: -length(e)), trainer.batch_tokens):
+        with adapted.bare():
+            base = adapted.logits(part)[0]
+        with_skill, _, weights, _ = adapted.logits(part)
+        total += float(torch.dot(divergence_of(base, with_skill), weights))
+        mass += float(weights.sum())
     return total / mass
 
 

@@ -26,7 +26,7 @@ from looper.training import adapters
 from looper.training.batches import batches, parts, split
 from looper.training.formats import peft_folder
 from looper.training.mlx_adapted import MlxAdapted
-from looper.training.tokens import Tokenised, Tokeniser, usable
+from looper.training.tokens import Tokenised, Tokeniser, usable, usable_or_why
 
 if TYPE_CHECKING:
     from looper.training.mlx_trainer import MlxTrainer
@@ -180,11 +180,19 @@ def embeddings(trainer: MlxTrainer, model: Path, texts: Sequence[str]) -> Any:
     return np.stack(rows)
 
 
-def divergence(trainer: MlxTrainer, model: Path, examples: Sequence[Example], under: Sequence[Path]) -> float:
-    """Return the mean KL(base || adapted) per unit of weight; see MlxTrainer.divergence."""
-    tokenised, _ = usable(model, examples)
+def divergence(
+    trainer: MlxTrainer, model: Path, groups: Sequence[Sequence[Example]], under: Sequence[Path]
+) -> list[float | TrainingError]:
+    """Return the mean KL(base || adapted) per unit of weight, of each group; see MlxTrainer.divergence."""
+    found = [usable_or_why(model, examples) for examples in groups]
+    if all(isinstance(group, TrainingError) for group in found):
+        return [group for group in found if isinstance(group, TrainingError)]
     base = MlxAdapted(model, bf16=bf16(trainer))
     adapted = MlxAdapted(model, bf16=bf16(trainer), under=under)
+    return [group if isinstance(group, TrainingError) else _mean_kl(base, adapted, group) for group in found]
+
+
+def _mean_kl(base: MlxAdapted, adapted: MlxAdapted, tokenised: Sequence[Tokenised]) -> float:
     total = mass = 0.0
     for example in tokenised:
         ours, theirs = (nn.log_softmax(one.logits([example])[0], axis=-1) for one in (base, adapted))

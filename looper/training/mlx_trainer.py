@@ -74,11 +74,17 @@ class MlxTrainer(Schedule):
         check_model(model)
         return engine.embeddings(self, model, texts)
 
-    def divergence(self, model: Path, examples: Sequence[Example], adapters: Sequence[Path]) -> float:
-        """Return the mean KL(base || adapted) in nats over the supervised positions of the examples."""
+    def divergence(
+        self, model: Path, groups: Sequence[Sequence[Example]], adapters: Sequence[Path]
+    ) -> Sequence[float | TrainingError]:
+        """Return for each group of examples the mean KL(base || adapted) in nats over its supervised positions.
+
+        In the place of a group of which no example can be used stands the error that says why.
+        """
         engine = _engine()
-        check(model, examples)
-        return float(engine.divergence(self, model, examples, adapters))
+        check_model(model)
+        found: list[float | TrainingError] = engine.divergence(self, model, groups, adapters)
+        return found
 
     def importance(
         self,

@@ -143,6 +143,16 @@ def usable(model: Path, examples: Sequence[Example]) -> tuple[list[Tokenised], M
     return kept(found)
 
 
+def usable_or_why(model: Path, examples: Sequence[Example]) -> list[Tokenised] | TrainingError:
+    """Return the examples that `usable` finds, or the error that says why there are none."""
+    if not examples:
+        return TrainingError("there are no examples to measure on")
+    try:
+        return usable(model, examples)[0]
+    except TrainingError as error:
+        return error
+
+
 def kept(found: Sequence[Tokenised | LeftOut]) -> tuple[list[Tokenised], Mapping[str, int]]:
     """Part what can be trained on from what cannot, as `usable` does."""
     good = [one for one in found if isinstance(one, Tokenised)]

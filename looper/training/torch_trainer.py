@@ -131,15 +131,18 @@ class TorchTrainer(Schedule):
         check_model(model)
         return measures.embeddings(self, model, texts)
 
-    def divergence(self, model: Path, examples: Sequence[Example], adapters: Sequence[Path]) -> float:
-        """Return the mean KL(base || base and adapters) in nats over the supervised positions of the examples.
+    def divergence(
+        self, model: Path, groups: Sequence[Sequence[Example]], adapters: Sequence[Path]
+    ) -> Sequence[float | TrainingError]:
+        """Return for each group of examples the mean KL(base || base and adapters) in nats, with one load of the base.
 
-        Positions count by their weights. Raises TrainingError if no example can be used.
+        Over supervised positions, which count by their weights. In the place of a group of which no example can be
+        used stands the error that says why.
         """
         from looper.training import measures
 
-        check(model, examples)
-        return measures.divergence(self, model, examples, adapters)
+        check_model(model)
+        return measures.divergence(self, model, groups, adapters)
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide what a training gives."""

@@ -62,7 +62,9 @@ def test_joint_stages_work_on_several_families(tasks) -> None:
 
 
 def test_impossible_streams_are_refused(tasks) -> None:
-    with pytest.raises(ConfigError, match="'third', but the tasks are of: first, second, seen"):
+    with pytest.raises(
+        ConfigError, match="'third', but the tasks are of: first, second, seen; give benchmark=bugs_stream"
+    ):
         Stream(order=["third"], train=1, held_out=1).stages(tasks, 1)
     with pytest.raises(ConfigError, match="9 tasks; 2 stages of 4 and 3 held out"):
         Stream(train=4, held_out=3).stages(tasks, 1)

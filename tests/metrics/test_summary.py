@@ -164,3 +164,14 @@ def test_a_primary_family_that_was_not_probed_is_an_error():
 def test_unequal_tasks_are_an_error_naming_them():
     with pytest.raises(LooperError, match="no outcome for t7"):
         summarise([o for o in three_arms() if (o.arm, o.task) != ("adapted", "t7")], primary="natural")
+
+
+def test_what_servers_took_is_added_up_and_an_unknown_price_stays_unknown():
+    paid = {"metered": True, "prompt_tokens": 1000}
+    outcomes = [row("base", f"t{i}", True, **paid, cost=0.25, session=f"s{i // 2}") for i in range(4)]
+    outcomes += [row("adapted", f"t{i}", True, **paid, cost=0.5 if i else None) for i in range(4)]
+    outcomes += [row("placebo", f"t{i}", True, prompt_tokens=1000) for i in range(4)]
+    usage = summarise(outcomes, primary="natural")["usage"]
+    assert usage["base"]["served"] == {"prompt_tokens": 2000, "completion_tokens": 120, "cost": 0.5}
+    assert usage["adapted"]["served"] == {"prompt_tokens": 4000, "completion_tokens": 240, "cost": None}
+    assert usage["placebo"]["served"] is None

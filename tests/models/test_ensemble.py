@@ -88,7 +88,11 @@ def test_members_are_options_of_their_own():
         )
         alone = compose("config", ["model=ensemble"])
     joined = read(config).parts["model"]
-    assert [type(part).__name__ for part in joined.members] == ["HttpModel", "Nano"] and joined.rule is Rule.union
+    assert [(part.place, type(part.model).__name__) for part in joined.members] == [
+        ("members.a", "HttpModel"),
+        ("members.b", "Nano"),
+    ]
+    assert joined.rule is Rule.union
     with pytest.raises(ConfigError, match="without members"):
         read(alone)
     assert values_of(joined)["members"][0][0] == "HttpModel" and values_of(joined)["rule"] == "union"

@@ -54,7 +54,9 @@ def test_a_request_carries_what_was_asked_and_the_reply_what_was_used():
         model: Model = model_at(server, extra={"top_p": 0.5}, prices={"m": [2.0, 1.0, 10.0]})
         (reply,) = model.reply([asking("hello", temperature=0.7, seed=2**40 + 5, max_tokens=9)])
         (_, body, headers) = server.requests[0]
-    assert reply == Reply(text="hi", prompt_tokens=20, cached_tokens=15, completion_tokens=3, finish="length")
+    price = pytest.approx((5 * 2 + 15 * 1 + 3 * 10) / 1e6)
+    counts = {"prompt_tokens": 20, "cached_tokens": 15, "completion_tokens": 3, "metered": True}
+    assert reply == Reply(text="hi", **counts, cost=reply.cost, finish="length") and reply.cost == price
     assert body == {
         "model": "m",
         "messages": [{"role": "system", "content": "Fix."}, {"role": "user", "content": "hello"}],
@@ -65,7 +67,7 @@ def test_a_request_carries_what_was_asked_and_the_reply_what_was_used():
         "top_p": 0.5,
     }
     assert "authorization" not in {key.lower() for key in headers}
-    assert model.usage.cost == pytest.approx((5 * 2 + 15 * 1 + 3 * 10) / 1e6)
+    assert model.usage.cost == price
     assert (model.usage.replies, model.usage.prompt_tokens, model.usage.cached_tokens) == (1, 20, 15)
     assert model.weights is None and model.tokens("abcde") == 2 and model.with_skill(Skill(playbook="x")) is model
     model.forget("hello")
@@ -82,8 +84,8 @@ def test_an_unknown_price_is_unknown_and_a_reported_one_counts():
     answers = in_turn((200, completion("a")), (200, completion("b", cost=0.25)))
     with serving(answers) as server:
         free, told = model_at(server), model_at(server)
-        free.reply([asking("x")])
-        told.reply([asking("y")])
+        assert free.reply([asking("x")])[0].cost is None
+        assert told.reply([asking("y")])[0].cost == 0.25
     assert free.usage.cost is None
     assert told.usage.cost == 0.25
     assert told.cost(Reply(text="", prompt_tokens=1)) is None

@@ -58,7 +58,7 @@ def test_a_request_carries_what_was_asked_and_the_reply_what_was_used():
         (reply,) = model.reply([asking("hello", temperature=0.7, seed=2**40 + 5, max_tokens=9)])
         body = next(body for path, body, _ in server.requests if path == "/api/chat")
         assert model.id == f"ollama-m:1-{'1' * 12}-ctx2048"
-    assert reply == Reply(text="hi", prompt_tokens=20, completion_tokens=3, finish="length")
+    assert reply == Reply(text="hi", prompt_tokens=20, completion_tokens=3, metered=True, finish="length")
     assert body["messages"] == [{"role": "system", "content": "Fix."}, {"role": "user", "content": "hello"}]
     assert body["options"] == {"num_ctx": 2048, "num_predict": 9, "temperature": 0.7, "seed": 5}
     assert body["stream"] is False and body["keep_alive"] == "30m"

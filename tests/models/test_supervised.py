@@ -117,6 +117,24 @@ def test_a_session_too_long_for_the_supervisor_goes_on_without_it() -> None:
     assert [r.intervention for r in replies] == ["approved", "unclear", "approved"]
 
 
+def test_the_price_of_a_session_is_both_models_and_unknown_where_one_is() -> None:
+    class Paid(Scripted):
+        cost: float | None = 0.5
+
+        def reply(self, conversations: Sequence[Conversation]) -> list[Reply]:
+            return [r.model_copy(update={"metered": True, "cost": self.cost}) for r in super().reply(conversations)]
+
+    def told(boss: Paid) -> Outcome:
+        episode = session(Supervised(model=Scripted("agent", GREP, "<done/>"), supervisor=boss))
+        return Outcome.of(episode, arm="train", stage=0)
+
+    known, unknown = Paid("boss", "<approve/>", "<approve/>"), Paid("boss", "<approve/>", "<approve/>")
+    unknown.cost = None
+    assert usage([told(known)])["served"] == {"prompt_tokens": 40, "completion_tokens": 8, "cost": 1.0}
+    assert usage([told(unknown)])["served"]["cost"] is None
+    assert usage([Outcome.of(session(Scripted("a", "<done/>")), arm="train", stage=0)])["served"] is None
+
+
 def test_sessions_without_a_supervisor_have_no_rate() -> None:
     episode = session(Scripted("agent", "<done/>"))
     assert usage([Outcome.of(episode, arm="train", stage=0)])["intervention_rate"] is None

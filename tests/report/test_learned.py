@@ -1,4 +1,4 @@
-from looper.report.learned import learned_notes
+from looper.report.learned import adapters_of, conduct_rows, has_conduct, learned_notes
 
 
 def row(examples, available=None, *, world="", stage=1, skipped=""):
@@ -49,3 +49,21 @@ def test_many_steps_are_summed():
     assert told[1] == "Not matched (stage 1, world A): adapted from 5, placebo from none."
     assert told[5] == "Not matched either: 12 more of 16 steps of learning."
     assert told[-1] == "The placebo arm learned nothing (16 of 16 steps of learning): too few."
+
+
+def test_conduct_is_shown_stage_by_stage_once_something_was_learned():
+    share = {"estimate": 0.25, "low": 0.1, "high": 0.5, "n": 8}
+    row = {"stage": 0, "sessions": 8, "premature_done": share, "parse_error": None, "steps": {"median": 4.5, "p90": 9}}
+    assert not has_conduct({"conduct": {"base": [row]}})
+    metrics = {"conduct": {"base": [row], "adapted": [{**row, "stage": 2}]}}
+    assert has_conduct(metrics)
+    assert conduct_rows(metrics) == [
+        ["base", "nothing", "8", "25 % [10, 50]", "—", "4.5 (9)"],
+        ["adapted", "stage 2", "8", "25 % [10, 50]", "—", "4.5 (9)"],
+    ]
+
+
+def test_the_adapters_are_those_of_the_last_stage_in_every_world():
+    rows = [{**row(5, stage=stage, world=world), "adapters": [f"{world}{stage}"]} for stage in (1, 2) for world in "AB"]
+    assert adapters_of({"learning": {"adapted": rows, "placebo": [{**row(5), "adapters": ["p"]}]}}) == ["A2", "B2"]
+    assert adapters_of({"learning": {}}) == adapters_of({"learning": {"adapted": [row(5)]}}) == []

@@ -48,13 +48,21 @@ def test_the_page_is_whole_and_accessible(html, metrics, sessions):
     assert together(metrics["verdict"]["sentence"]).replace("<", "&lt;") in html
     assert "<h1>pilot &lt;1&gt;</h1>" in html
     assert outline.all("html") == [{"lang": "en"}]
-    assert len(outline.all("caption")) == len(outline.all("table")) == 2
+    assert len(outline.all("caption")) == len(outline.all("table")) == 3
+    assert "Conduct on held-out tasks" in html and ">served<" not in html
     assert all(svg["role"] == "img" and svg["aria-label"] for svg in outline.all("svg"))
     assert len([d for d in outline.all("details") if d.get("class") == "session"]) == len(sessions[::7])
     assert "pilot-1" in html
     assert "&#34;lam&#34;: 100.0" in html
     ids = {attrs["id"] for _, attrs in outline.tags if "id" in attrs}
     assert {link["href"].removeprefix("#") for link in outline.all("a")} <= ids
+
+
+def test_the_page_shows_what_servers_took(base_only):
+    served = {"prompt_tokens": 1200, "completion_tokens": 34, "cost": None}
+    usage = {"base": {**base_only["usage"]["base"], "served": served}}
+    html = page({**base_only, "usage": usage}, facts={})
+    assert ">1,200 + 34<" in html and ">unknown<" in html and "Conduct on held-out tasks" not in html
 
 
 def test_the_page_asks_nothing_of_the_network_and_runs_only_its_own_script(html):

@@ -9,7 +9,7 @@ import pytest
 
 from looper.report.export import csv_text, safe
 from looper.report.grid import differing, grid
-from looper.report.table import as_text, run_table
+from looper.report.table import as_text, cost_text, run_table
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -62,3 +62,25 @@ def test_markup_in_names_is_shown_not_obeyed(no_placebo):
     renamed = {**no_placebo, "primary": "[red]x", "families": {"[red]x": no_placebo["families"]["natural"]}}
     renamed["leakage"] = {}
     assert "[red]x" in as_text(run_table(renamed))
+
+
+def test_tokens_and_cost_are_shown_where_a_server_counted_them(no_placebo):
+    assert "served" not in as_text(run_table(no_placebo)) and "cost" not in as_text(run_table(no_placebo))
+    usage = no_placebo["usage"]
+    served = {"prompt_tokens": 1_234_567, "completion_tokens": 890}
+    paid = {
+        "base": {**usage["base"], "served": {**served, "cost": 1.5}},
+        "adapted": {**usage["adapted"], "served": {**served, "cost": None}},
+        "train": {**usage["base"], "served": None},
+    }
+    text = as_text(run_table({**no_placebo, "usage": paid}), width=130)
+    base, adapted, train = (next(line for line in text.splitlines() if line.startswith(f"  {arm}")) for arm in paid)
+    assert "1,234,567 + 890    1.5000" in base and "unknown" in adapted and "1.5" not in adapted
+    assert train.count("—") == 2
+    assert [cost_text({"served": {**served, "cost": cost}}) for cost in (0.0, 1e-6)] == ["0.0000", "under 0.0001"]
+
+
+def test_reports_of_older_runs_have_no_conduct_and_are_still_shown(no_placebo):
+    older = {key: value for key, value in no_placebo.items() if key != "conduct"}
+    older["usage"] = {arm: {k: v for k, v in row.items() if k != "served"} for arm, row in older["usage"].items()}
+    assert "Conduct" in as_text(run_table(no_placebo)) and "Conduct" not in as_text(run_table(older))

@@ -79,5 +79,12 @@ def test_divergence_is_the_mean_kl_from_the_base(model, merged, examples, adapte
     for example in tokenise(model, examples[:3]):
         p, q = (token_logits(net, example).log_softmax(-1).detach() for net in (base, adapted))
         total, mass = total + float((p.exp() * (p - q)).sum()), mass + len(p)
-    assert trainer().divergence(model, examples[:3], adapters) == pytest.approx(total / mass, rel=1e-3)
-    assert trainer().divergence(model, examples[:3], []) == 0.0
+    assert trainer().divergence(model, [examples[:3]], adapters) == [pytest.approx(total / mass, rel=1e-3)]
+    assert trainer().divergence(model, [examples[:3]], []) == [0.0]
+
+
+def test_a_group_that_cannot_be_measured_leaves_the_others_as_they_are(model, examples, adapters):
+    alone = [trainer().divergence(model, [group], adapters)[0] for group in (examples[:1], examples[1:3])]
+    first, none, last = trainer().divergence(model, [examples[:1], [], examples[1:3]], adapters)
+    assert [first, last] == alone and isinstance(none, TrainingError)
+    assert [type(one) for one in trainer().divergence(model, [[]], adapters)] == [TrainingError]

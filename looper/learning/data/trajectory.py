@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from looper.errors import ConfigError, TrainingError
-from looper.learning.data.leaked import leaked_share
+from looper.leakage import measure
 from looper.learning.data.native import in_order, replies_match, text_digest, verify, whole
 from looper.protocols import Materials
 from looper.records import Episode, Example, Step, digest_of
@@ -115,7 +115,7 @@ class TrajectoryData:
             raise TrainingError(
                 f"the task {episode.task} is not at hand, so its leakage is unknown; set data.leakage=1"
             )
-        return leaked_share(task.issue, task.gold)
+        return measure(task.issue, task.gold).score or 0.0  # a patch that adds nothing cannot be told
 
 
 def to_example(episode: Episode, *, mask_failed: bool = True) -> Example:

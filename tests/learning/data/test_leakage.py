@@ -5,18 +5,9 @@ from __future__ import annotations
 import pytest
 
 from looper.errors import ConfigError, TrainingError
-from looper.learning.data.leaked import leaked_share
+from looper.leakage import measure
 from looper.learning.data.trajectory import TrajectoryData
-from looper.metrics.leakage import measure
 from looper.protocols import Materials
-
-GOLD = "--- a/x.py\n+++ b/x.py\n@@ -1,1 +1,3 @@\n-a\n+value = compute(1)\n+other = compute(2)\n+x = 1\n"
-
-
-@pytest.mark.parametrize("issue", ["nothing", "use value = compute(1)", "diff --git a/x b/x\n", "x = 1"])
-@pytest.mark.parametrize("gold", [GOLD, "", "--- a/x\n+++ b/x\n@@ -1,1 +0,0 @@\n-a\n"])
-def test_the_share_is_the_one_that_the_report_shows(issue, gold) -> None:
-    assert leaked_share(issue, gold) == (measure(issue, gold).score or 0.0)
 
 
 def test_leaking_sessions_are_counted_and_left_out(sessions) -> None:
@@ -25,7 +16,7 @@ def test_leaking_sessions_are_counted_and_left_out(sessions) -> None:
     told = leaking.model_copy(update={"issue": f"{leaking.issue}\n{added[0]}", "gold": leaking.gold})
     materials = Materials(tasks={told.id: told, sound.id: sound})
     selection = TrajectoryData(leakage=0.5).select(sessions.episodes, 0, materials)
-    assert leaked_share(told.issue, told.gold) == 1.0
+    assert measure(told.issue, told.gold).score == 1.0
     assert [e.task for e in selection.examples] == [sound.id] and selection.skipped["leaking"] == 1
     assert len(TrajectoryData().examples(sessions.episodes, 0, Materials())) == 2
     with pytest.raises(TrainingError, match=r"data\.leakage=1"):

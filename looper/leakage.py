@@ -1,4 +1,4 @@
-"""Leakage: how much of the gold patch the issue's text already tells."""
+"""Leakage: how much of the gold patch the issue's text already tells; for the report, and for what is left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-from looper.metrics.leakage import added_lines, measure
+from looper.leakage import added_lines, measure
 
 GOLD = """diff --git a/a.py b/a.py
 --- a/a.py
