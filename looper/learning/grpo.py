@@ -75,7 +75,7 @@ class Grpo(Trains):
     """Attempts at each task in an update: the group whose mean reward is the baseline."""
     updates: int = 20
     """Rounds of attempts and fits in a stage."""
-    tasks: int = 8
+    tasks: int = 4
     """Tasks drawn for each update; 0 tries all of the stage's."""
     epochs: int = 1
     """Passes over the sessions of an update, in place of the trainer's; 1 stays closest to on-policy."""
