@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,14 +30,25 @@ class Span:
 
 @lru_cache(maxsize=32)
 def _compiled(template: str) -> Any:
+    from jinja2 import TemplateError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    def refuse(message: str) -> None:
+        raise TemplateError(message)
+
+    # As transformers compiles templates.
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = refuse
     return environment.from_string(template)
 
 
 def render(messages: Sequence[Message], *, template: str = CHATML, reply: bool = False) -> str:
-    """Render messages with a chat template; `reply` opens the assistant's next turn."""
+    """Render messages with a chat template; `reply` opens the assistant's next turn.
+
+    Raises jinja2's TemplateError for messages that the template refuses.
+    """
     rows = [{"role": m.role, "content": m.content} for m in messages]
     return str(_compiled(template).render(messages=rows, add_generation_prompt=reply))
 
@@ -87,15 +99,30 @@ def first_message(issue: str, recall: Recall) -> str:
     return f"{render_notes(recall)}Issue: {issue.strip()}"
 
 
+SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+"""Tokens that a template may write by their names."""
+
+
 def stated_template(folder: Path, settings: Mapping[str, Any]) -> str:
     """Return the chat template that a model's folder states; '' for none.
 
     A file of its own comes before the one in `settings` (tokenizer_config.json), of several named ones the default.
+    Special tokens that it writes by name, as templates of the Llama class do, are set at its beginning to what the
+    settings say, so that a rendered text holds all its tokens: it is encoded without any that the tokenizer would add.
     """
     separate = folder / "chat_template.jinja"
     if separate.is_file():
-        return separate.read_text(encoding="utf-8")
-    template = settings.get("chat_template")
+        template: Any = separate.read_text(encoding="utf-8")
+    else:
+        template = settings.get("chat_template")
     if isinstance(template, list):
         template = next((row["template"] for row in template if row.get("name") == "default"), None)
-    return str(template or "")
+    text = str(template or "")
+    tokens = {name: token for name in SPECIAL if name in text and (token := special(settings, name))}
+    return "".join(f"{{% set {name} = {json.dumps(token)} %}}" for name, token in tokens.items()) + text
+
+
+def special(settings: Mapping[str, Any], name: str) -> str:
+    """Return a special token by the name that tokenizer_config.json gives it; '' if there is none."""
+    token = settings.get(name)
+    return str((token.get("content") if isinstance(token, dict) else token) or "")

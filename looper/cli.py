@@ -38,14 +38,17 @@ def report(
 def export(
     adapter: Annotated[Path, typer.Argument(help="Folder of an adapter, in PEFT's or mlx-lm's format.")],
     to: Annotated[Target, typer.Option(help="gguf is an adapter for llama.cpp, merged a whole model.")],
-    base: Annotated[Path, typer.Option(help="Folder of the base model's weights.")],
     out: Annotated[Path, typer.Option(help="New folder for the export.")],
+    base: Annotated[
+        Path | None, typer.Option(help="Folder of the base model's weights; if not given, the one the adapter names.")
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="What merged weights are stored in.")] = Precision.base,
 ) -> None:
     """Write an adapter in another program's format, with a model card."""
+    from looper.models.nano.model import NAME, PACKED
     from looper.training.formats.export import export as write
 
-    print(write(adapter, to=to, base=base, out=out, precision=precision))
+    print(write(adapter, to=to, out=out, base=base, precision=precision, known={NAME: PACKED}))
 
 
 @app.command()

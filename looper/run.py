@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from looper.agents.loop import Agent
+from looper.answers import Kept
 from looper.benchmarks.curricula import dealt
 from looper.errors import ConfigError, ModelError, NothingToLearn, TrainingError
-from looper.lab import LearningLab, drift, matched, untrainable
+from looper.guards import answering, fitting_together
+from looper.lab import LearningLab, drift, matched
 from looper.leakage import measure
-from looper.learning.fitting import Trains
 from looper.metrics.outcomes import TRAIN, Outcome
 from looper.metrics.summary import ADAPTED, BASE, PLACEBO, summarise
 from looper.models.supervised import Supervised
@@ -166,12 +167,13 @@ class Run:
     def _check(self, arms: Sequence[Arm]) -> None:
         """Refuse, before any session, what cannot end well.
 
-        That is a model without weights for a strategy that trains, a split in which a held-out task is worked on, and
-        worlds or arms that do not advance together.
+        That is a model without its key, parts of learning that do not fit together, a split in which a held-out task
+        is worked on, and worlds or arms that do not advance together.
         """
-        if arms and isinstance(self.parts.strategy, Trains) and self.parts.model.weights is None:
-            raise untrainable(self.parts.model.id)
-        count = len(next(iter(self.probed.values())))
+        parts, count = self.parts, len(next(iter(self.probed.values())))
+        answering(parts.model, parts.writer, parts.supervisor)
+        if arms:
+            fitting_together(parts.model, parts.data, parts.strategy, parts.trainer, stages=count)
         held_out = {digest_of(t.public()) for stages in self.probed.values() for s in stages for t in s.held_out}
         for arm in arms:
             for stages in arm.work.values():
@@ -264,7 +266,8 @@ class Run:
 
     def _examples(self, arm: Arm, world: str, i: int) -> Callable[[Sequence[Episode]], Sequence[Example]]:
         """Return what turns an arm's episodes of a stage into examples."""
-        materials = Materials(tasks={t.id: t for t in arm.work[world][i].train}, writer=self.parts.writer)
+        writer = self.parts.writer and Kept(self.parts.writer, self.store)
+        materials = Materials(tasks={t.id: t for t in arm.work[world][i].train}, writer=writer)
         return lambda episodes: self.parts.data.examples(episodes, self.plan.seed, materials)
 
     def _practise(

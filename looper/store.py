@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from looper.errors import StoreError
-from looper.records import Episode, Record, Trajectory, Verdict, digest_of
+from looper.records import Episode, Record, Reply, Trajectory, Verdict, digest_of
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -22,7 +22,17 @@ DRAFT = ".part"
 """Ending of a file that is being written."""
 STALE_SECONDS = 86_400.0
 """Age from which a draft is nobody's: writing one takes moments, on a slow network disk too."""
-PLACES = ("", "runs/*/", "trajectories/*/", "verdicts/*/", "episodes/*/", "jobs/*/*/", "sweeps/*/*/", "sweeps/*/*/*/")
+PLACES = (
+    "",
+    "runs/*/",
+    "trajectories/*/",
+    "verdicts/*/",
+    "episodes/*/",
+    "replies/*/",
+    "jobs/*/*/",
+    "sweeps/*/*/",
+    "sweeps/*/*/*/",
+)
 """Where in a store drafts are written."""
 
 
@@ -135,6 +145,14 @@ class Store:
         trajectory = episode.trajectory
         judged = _Judged(**{**dict(episode), "trajectory": trajectory.digest, "patch": digest_of(trajectory.patch)})
         write_whole(self._path("episodes", episode.digest), judged.model_dump_json())
+
+    def reply(self, digest: str) -> Reply | None:
+        """Return a model's answer to a question that is asked once."""
+        return read_record(self._path("replies", digest), Reply)
+
+    def add_reply(self, digest: str, reply: Reply) -> None:
+        """Keep an answer."""
+        write_whole(self._path("replies", digest), reply.model_dump_json())
 
     def folder(self, kind: str, digest: str) -> Path:
         """Return the folder of an artefact such as an adapter."""

@@ -14,11 +14,14 @@ from looper.agents.prompt import Prompt
 from looper.benchmarks.bugs.benchmark import Bugs
 from looper.benchmarks.curricula import Split
 from looper.errors import ConfigError, ModelError, NothingToLearn
+from looper.learning.data.preference import PreferenceData
+from looper.learning.dpo import Dpo
 from looper.learning.grpo import Grpo
 from looper.learning.playbook import Playbook
 from looper.learning.sft import Sft
 from looper.memory.none import NoMemory
 from looper.metrics.summary import ADAPTED, PLACEBO
+from looper.models.http_model import HttpModel
 from looper.models.nano.model import Nano
 from looper.models.replay import Replay
 from looper.protocols import Stage
@@ -28,13 +31,18 @@ from looper.report.progress import Progress
 from looper.run import Arm, Parts, Plan, Run
 from looper.store import Store
 from looper.tracking.guarded import Guarded
+from looper.training.mlx_trainer import MlxTrainer
 from looper.training.torch_trainer import TorchTrainer
 from looper.workspaces.local import LocalWorkspace
+from tests.models.loopback import asking, serving
+from tests.models.test_http import echo, model_at
 from tests.recordings import write_recording
 
 
 class Solved:
     """Data: one example of every resolved session."""
+
+    rejects = False
 
     def examples(self, episodes: Sequence[Episode], seed: int, *materials: Any) -> list[Example]:
         return [
@@ -169,6 +177,14 @@ def test_what_cannot_end_well_is_refused_before_any_session(tmp_path: Path) -> N
         with pytest.raises(ModelError, match="cannot be trained here: choose strategy=none, strategy=playbook"):
             begun(tmp_path, [""], strategy=strategy, **remote)._check([arm])
     begun(tmp_path, [""], strategy=Sft(), **remote)._check([])  # nothing to work on: an evaluation
+    with pytest.raises(ConfigError, match="strategy=dpo needs the objective of preference pairs, which trainer=mlx"):
+        begun(tmp_path, [""], strategy=Dpo(), trainer=MlxTrainer())._check([arm])
+    with pytest.raises(ConfigError, match="strategy=sft would imitate them"):
+        begun(tmp_path, [""], strategy=Sft(), data=PreferenceData())._check([arm])
+    for place in ("model", "writer", "supervisor"):
+        keyed = {place: HttpModel(name="m", key_variable="NO_KEY_OF_THIS_NAME")}
+        with pytest.raises(ConfigError, match="export NO_KEY_OF_THIS_NAME="):
+            begun(tmp_path, [""], strategy=Sft(), **keyed)._check([])
     with pytest.raises(ConfigError, match="the benchmark has no tasks"):
         begun(tmp_path, [""]).execute([])
     stages = [Stage(name="f", train=(), held_out=())]
@@ -178,3 +194,30 @@ def test_what_cannot_end_well_is_refused_before_any_session(tmp_path: Path) -> N
     run.probed[""] = [*stages, *stages]
     with pytest.raises(ConfigError, match="adapted arm 1 stages and the probes 2; give placebo=false"):
         run._check([arm])
+
+
+class Asking(Solved):
+    """Data: asks the writer one question about each resolved session."""
+
+    def examples(self, episodes: Sequence[Episode], seed: int, *materials: Any) -> list[Example]:
+        asked = [asking(e.digest, seed=seed) for e in episodes if e.resolved]
+        replies = materials[0].writer.reply(asked)
+        return [
+            Example(task="t", episode="e", messages=(Message(role="assistant", content=r.text),), weights=(1.0,))
+            for r in replies
+        ]
+
+
+def test_what_a_model_wrote_is_not_asked_for_again(tmp_path: Path) -> None:
+    arm = Arm(name=ADAPTED, work={"": [Stage(name="f", train=(), held_out=())]}, skills={}, memories={})
+    found = episodes(ADAPTED, "", 3)
+    with serving(echo) as server:
+        told = []
+        for _ in range(2):  # a second run, as after a kill
+            run = begun(tmp_path, [""], data=Asking(), writer=model_at(server))
+            told.append([e.messages[0].content for e in run._examples(arm, "", 0)(found)])
+        assert told[0] == told[1] == [e.digest.upper() for e in found if e.resolved]
+        assert server.count("/v1/chat/completions") == 3
+        run = begun(tmp_path, [""], data=Asking(), writer=model_at(server, revision="2"))
+        run._examples(arm, "", 0)(found)
+        assert server.count("/v1/chat/completions") == 6, "another model is asked anew"

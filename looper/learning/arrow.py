@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from looper.errors import TrainingError
+from looper.lora_files import PREFIX, WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +29,10 @@ def prototypes(experts: Sequence[Path]) -> dict[str, Tensor]:
 
     found: dict[str, list[Tensor]] = {}
     for folder in experts:
-        lora = load_file(str(folder / "adapter_model.safetensors"))
+        lora = load_file(str(folder / WEIGHTS))
         for name in sorted(lora):
             if name.endswith(".lora_A.weight"):
-                module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
+                module = name.removeprefix(PREFIX).removesuffix(".lora_A.weight")
                 a, b = lora[name].float(), lora[name.replace(".lora_A.", ".lora_B.")].float()
                 found.setdefault(f"arrow.{module}", []).append(top_right(a, b))
     if uneven := [name for name, rows in found.items() if len(rows) != len(experts)]:

@@ -17,20 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looper.errors import TrainingError
+from looper.lora_files import CONFIG, WEIGHTS, beyond, scale_of
 
 Matrix = NDArray[np.float64]
-
-MORE_THAN_LORA = (
-    "use_dora",
-    "rank_pattern",
-    "alpha_pattern",
-    "modules_to_save",
-    "fan_in_fan_out",
-    "lora_bias",
-    "trainable_token_indices",
-    "target_parameters",
-)
-"""Settings with which an adapter is no sum of one product B A a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +113,9 @@ def rank_of(folder: Path) -> int:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    for key in MORE_THAN_LORA:
-        if config.get(key):
-            raise TrainingError(f"adapter {folder} has {key}={config[key]!r}; only plain LoRA can be merged")
-    if config.get("bias", "none") != "none":
-        raise TrainingError(f"adapter {folder} has bias={config['bias']!r}; only bias='none' can be merged")
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if more := beyond(config):
+        raise TrainingError(f"adapter {folder} has {more}; only plain LoRA can be merged")
     return config
 
 
@@ -141,9 +127,8 @@ def _matrices(folder: Path, config: Mapping[str, Any]) -> dict[str, tuple[Matrix
     """Return each layer's scaled B (out, r) and A (r, in), by the layer's name."""
     from safetensors.torch import load_file  # numpy has no bfloat16, which other tools write
 
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-    tensors = {n: t.double().numpy() for n, t in load_file(folder / "adapter_model.safetensors").items()}
+    scale = scale_of(config)
+    tensors = {n: t.double().numpy() for n, t in load_file(folder / WEIGHTS).items()}
     found: dict[str, tuple[Matrix, Matrix]] = {}
     for name, a in tensors.items():
         layer, _, kind = name.rpartition(".lora_")
@@ -163,7 +148,7 @@ def _write(out: Path, layers: Mapping[str, tuple[Matrix, Matrix]], config: Mappi
         tensors[f"{layer}.lora_A.weight"] = np.ascontiguousarray(a, dtype=np.float32)
         tensors[f"{layer}.lora_B.weight"] = np.ascontiguousarray(b, dtype=np.float32)
     out.mkdir(parents=True, exist_ok=True)
-    weights, settings = out / "adapter_model.safetensors", out / "adapter_config.json"
+    weights, settings = out / WEIGHTS, out / CONFIG
     save_file(tensors, weights.with_suffix(".part"), metadata={"format": "pt"})
     weights.with_suffix(".part").replace(weights)
     text = json.dumps({**config, "r": rank, "lora_alpha": rank, "use_rslora": False}, indent=2, sort_keys=True)

@@ -9,7 +9,7 @@ from looper.errors import ConfigError, NothingToLearn
 from looper.learning.comparing import complete, contests, pairs
 from looper.learning.continuing import continued, paced, positive
 from looper.learning.fitting import Fitting, facts, learned_from
-from looper.protocols import Lab, Preference
+from looper.protocols import Ability, Lab, Preference
 from looper.records import Example, Skill
 
 
@@ -38,6 +38,15 @@ class Dpo(Fitting):
         positive(self.lr_scale)
         if self.cap < 1:
             raise ConfigError(f"strategy.cap={self.cap} is not positive; choose 1 or more")
+
+    @property
+    def imitates(self) -> bool:
+        """Failed sessions are learned from as such."""
+        return False
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """The loss compares two sessions."""
+        return frozenset({Ability.preference})
 
     def pairs(self, examples: Sequence[Example], lab: Lab) -> list[Example]:
         """Return the pairs to learn from, preferred and rejected in turn.

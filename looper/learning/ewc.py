@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from looper.errors import ConfigError, TrainingError
 from looper.learning.fitting import Fitting, fitted, owned, replaced
-from looper.protocols import Lab, Quadratic
+from looper.protocols import Ability, Lab, Quadratic
 from looper.records import Adapter, Example, Skill, digest_of
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ class Ewc(Fitting):
             raise ConfigError(f"strategy.gamma={self.gamma} is no share; choose from 0 to 1")
         if self.samples < 1:
             raise ConfigError(f"strategy.samples={self.samples} is not positive; choose 1 or more")
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """Every stage's importance is measured; the first one is held near nothing."""
+        if not self.lam:
+            return frozenset()
+        return frozenset({Ability.importance, Ability.quadratic} if stages > 1 else {Ability.importance})
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the skill with a newly trained adapter in place of its last one.

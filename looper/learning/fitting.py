@@ -10,7 +10,7 @@ from typing import Any
 
 from looper.errors import ConfigError, NothingToLearn, TrainingError
 from looper.learning.adapters import adapter_at
-from looper.protocols import Fit, Lab, Objective, Penalty, Trainer
+from looper.protocols import Ability, Fit, Lab, Objective, Penalty, Trainer
 from looper.records import Adapter, Example, Skill
 
 LOG = logging.getLogger(__name__)
@@ -23,6 +23,15 @@ class Trains:
     def learns(self) -> bool:
         """An adapter is trained."""
         return True
+
+    @property
+    def imitates(self) -> bool:
+        """Most do as their examples do."""
+        return True
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """Most need the cross-entropy alone."""
+        return frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)

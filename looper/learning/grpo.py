@@ -10,7 +10,7 @@ from looper.errors import ConfigError, NothingToLearn
 from looper.learning.comparing import usable, whole
 from looper.learning.continuing import continued, paced, positive
 from looper.learning.fitting import Trains, learned_from, owned
-from looper.protocols import Lab, PolicyGradient
+from looper.protocols import Ability, Lab, PolicyGradient
 from looper.records import Episode, Example, Skill
 
 EPSILON = 1e-4
@@ -103,6 +103,15 @@ class Grpo(Trains):
                 f"strategy.temperature={self.temperature} and strategy.clip={self.clip} have to be above 0, "
                 f"strategy.beta={self.beta} at least 0; greedy attempts are all alike"
             )
+
+    @property
+    def imitates(self) -> bool:
+        """It makes its own sessions, and their rewards say what is wanted."""
+        return False
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """The loss weighs sessions by their advantage."""
+        return frozenset({Ability.policy_gradient})
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the skill after the updates; `examples` are not used, since every update makes its own.

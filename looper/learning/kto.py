@@ -9,7 +9,7 @@ from looper.errors import ConfigError, NothingToLearn
 from looper.learning.comparing import contests, singles
 from looper.learning.continuing import continued, paced, positive
 from looper.learning.fitting import Fitting, facts, learned_from
-from looper.protocols import Lab, ProspectTheory
+from looper.protocols import Ability, Lab, ProspectTheory
 from looper.records import Example, Skill
 
 
@@ -42,6 +42,15 @@ class Kto(Fitting):
         positive(self.lr_scale)
         if self.cap < 1:
             raise ConfigError(f"strategy.cap={self.cap} is not positive; choose 1 or more")
+
+    @property
+    def imitates(self) -> bool:
+        """Failed sessions are learned from as such."""
+        return False
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """The loss judges single sessions."""
+        return frozenset({Ability.prospect_theory})
 
     def labelled(self, examples: Sequence[Example], lab: Lab) -> list[Example]:
         """Return the sessions to learn from, labels 1 and -1. Raises NothingToLearn if a side is empty."""

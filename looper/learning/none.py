@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from looper.protocols import Lab
+from looper.protocols import Ability, Lab
 from looper.records import Example, Skill
 
 
@@ -17,6 +17,15 @@ class NoLearning:
     def learns(self) -> bool:
         """Nothing is learned."""
         return False
+
+    @property
+    def imitates(self) -> bool:
+        """Nothing is learned."""
+        return False
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """No trainer is used."""
+        return frozenset()
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the given skill."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from looper.errors import ConfigError
 from looper.learning.fitting import Fitting, fitted, owned, replaced
-from looper.protocols import Lab, Orthogonal
+from looper.protocols import Ability, Lab, Orthogonal
 from looper.records import Example, Skill
 
 
@@ -29,6 +29,10 @@ class OLora(Fitting):
         super().__post_init__()
         if self.lam < 0.0:
             raise ConfigError(f"strategy.lam={self.lam} is negative; choose 0 (no penalty) or more")
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """The first stage is plain fine-tuning."""
+        return frozenset({Ability.orthogonal} if self.lam and stages > 1 else ())
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the skill with one more adapter.

@@ -13,7 +13,7 @@ from looper.errors import ConfigError, NothingToLearn
 from looper.learning.bullets import Bullets, Change, apply, pruned, read
 from looper.learning.lessons import operations
 from looper.learning.playbook_file import SkillFile, content, read_skill, write_skill
-from looper.protocols import Lab
+from looper.protocols import Ability, Lab
 from looper.records import Example, Skill, digest_of
 
 NAME = "learned-playbook"
@@ -51,6 +51,15 @@ class Playbook:
     def learns(self) -> bool:
         """The playbook changes."""
         return True
+
+    @property
+    def imitates(self) -> bool:
+        """Fixed rules read the sessions."""
+        return False
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """No trainer is used."""
+        return frozenset()
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide what is learned: of a SKILL.md what it says, not where it lies."""

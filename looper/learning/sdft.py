@@ -12,7 +12,7 @@ from looper.learning.comparing import usable, whole
 from looper.learning.continuing import continued
 from looper.learning.fitting import Fitting, facts, learned_from
 from looper.learning.patches import changes
-from looper.protocols import Lab, SelfDistillation
+from looper.protocols import Ability, Lab, SelfDistillation
 from looper.records import Episode, Example, Note, Recall, Skill
 
 
@@ -70,6 +70,15 @@ class Sdft(Fitting):
                 f"strategy.temperature={self.temperature} has to be above 0, "
                 f"strategy.sampling={self.sampling} at least 0"
             )
+
+    @property
+    def imitates(self) -> bool:
+        """The teacher says what is learned on a session, not the session."""
+        return False
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """The student follows a teacher's distribution."""
+        return frozenset({Ability.self_distillation})
 
     def taught(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> list[Example]:
         """Return the examples that the student learns on, with what the teacher is shown.

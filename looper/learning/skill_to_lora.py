@@ -13,7 +13,7 @@ from looper.learning.continuing import continued
 from looper.learning.fitting import Fitting, facts
 from looper.learning.playbook import Playbook
 from looper.learning.playbook_file import content, read_skill
-from looper.protocols import Lab, SelfDistillation
+from looper.protocols import Ability, Lab, SelfDistillation
 from looper.records import Example, Skill
 
 
@@ -48,6 +48,15 @@ class SkillToLora(Fitting):
         super().__post_init__()
         if self.temperature <= 0.0:
             raise ConfigError(f"strategy.temperature={self.temperature} has to be above 0")
+
+    @property
+    def imitates(self) -> bool:
+        """The teacher says what is learned on a session, not the session."""
+        return False
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """The student follows a teacher's distribution."""
+        return frozenset({Ability.self_distillation})
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide what is learned: of a SKILL.md what it says, not where it lies."""

@@ -56,17 +56,23 @@ class Endpoint:
         self._key_variable = key_variable
         self._seconds = seconds
 
+    @property
+    def keyless(self) -> str:
+        """What is to be said of a key that is wanted and not there; '' if nothing is missing."""
+        if not self._key_variable or os.environ.get(self._key_variable, "").strip():
+            return ""
+        return (
+            f"the environment variable {self._key_variable} is not set; export {self._key_variable}=... with your "
+            f"key for {self.base_url}, or give model.key_variable the name of another variable"
+        )
+
     @cached_property
     def _key(self) -> str:
         if not self._key_variable:
             return ""
-        key = os.environ.get(self._key_variable, "").strip()
-        if not key:
-            raise MachineError(
-                f"the environment variable {self._key_variable} is not set; export {self._key_variable}=... with your "
-                f"key for {self.base_url}, or give model.key_variable the name of another variable"
-            )
-        return key
+        if lost := self.keyless:
+            raise MachineError(lost)
+        return os.environ[self._key_variable].strip()
 
     @cached_property
     def _client(self) -> httpx.Client:

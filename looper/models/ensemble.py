@@ -12,7 +12,7 @@ from typing import Any
 from looper.actions import FormatError, parse
 from looper.errors import ConfigError, ModelError
 from looper.models.placed import Placed
-from looper.protocols import Model
+from looper.protocols import Checked, Model
 from looper.records import Conversation, Reply, Skill
 
 
@@ -58,6 +58,12 @@ class Joined:
             raise ConfigError(
                 "an ensemble without members answers nothing; give +model@members.a=NAME +model@members.b=NAME"
             )
+
+    def check(self) -> None:
+        """Raise ConfigError if a member lacks what it needs."""
+        for member in self.members:
+            if isinstance(member, Checked):
+                member.check()
 
     @property
     def id(self) -> str:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from looper.chat import CHATML, stated_template
+from looper.chat import CHATML, special, stated_template
 from looper.errors import ModelError
 
 LOG = logging.getLogger(__name__)
@@ -64,11 +64,12 @@ def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
 
 def template_of(folder: Path) -> str:
     """Return a folder's chat template; ChatML if it states none. Warns of what will not be as the model knows it."""
-    template = stated_template(folder, _json(folder / "tokenizer_config.json"))
+    settings = _json(folder / "tokenizer_config.json")
+    template = stated_template(folder, settings)
     if not template:
         LOG.warning("%s states no chat template: it is asked in ChatML, which it may not know", folder)
-    elif "bos_token" in template:
-        LOG.warning("the chat template of %s asks for bos_token, which is left empty here and in training", folder)
+    elif "bos_token" in template and not special(settings, "bos_token"):
+        LOG.warning("the chat template of %s asks for bos_token, which its tokenizer_config.json does not name", folder)
     return template or CHATML
 
 
@@ -81,8 +82,7 @@ def ends_of(folder: Path, ids: dict[str, int]) -> tuple[int, ...]:
     for name in ("generation_config.json", "config.json"):
         value = _json(folder / name).get("eos_token_id")
         ends |= {int(v) for v in (value if isinstance(value, list) else [value]) if v is not None}
-    token = _json(folder / "tokenizer_config.json").get("eos_token")
-    token = token.get("content") if isinstance(token, dict) else token
+    token = special(_json(folder / "tokenizer_config.json"), "eos_token")
     if token in ids:
         ends.add(ids[token])
     if not ends:

@@ -113,11 +113,17 @@ class HttpModel:
         LOG.warning("%s does not count tokens; counts are estimates", self.base_url)  # said once
         return True
 
+    def check(self) -> None:
+        """Raise ConfigError if the key is missing."""
+        if lost := self._endpoint.keyless:
+            raise ConfigError(lost)
+
     @cached_property
     def _served(self) -> str:
         """The model's name; asked of the server where none is given. Raises MachineError if it serves several."""
         if self.name:
             return self.name
+        self.check()
         names = persevere(self._endpoint.models, self._patience, f"the models of {self.base_url}")
         if len(names) != 1:
             listed = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "") if names else "none"

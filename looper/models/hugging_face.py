@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from looper.errors import ConfigError, MachineError, ModelError
+from looper.lora_files import CONFIG, PLAIN_BEGINNINGS, WEIGHTS
 from looper.models.folder import base_of, files_of, template_of
 from looper.records import Adapter, Conversation, Reply, Skill
 
@@ -221,17 +222,17 @@ def _check_sum(folder: Path) -> None:
     Others would not sum, or would leave their mark on the base: trained biases, and beginnings such as PiSSA's, which
     take a part out of the weights, stay there when the adapter is switched off.
     """
-    if not (folder / "adapter_model.safetensors").is_file():
+    if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder} holds no adapter in PEFT's format; train it again")
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} has no readable adapter_config.json ({error}); train it again") from error
     harmless: dict[str, tuple[Any, ...]] = {
         "use_dora": (False, None),
         "modules_to_save": (None, []),
         "bias": ("none", None),
-        "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
+        "init_lora_weights": PLAIN_BEGINNINGS,
     }
     for key, values in harmless.items():
         if config.get(key) not in values:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import LooperError
-from looper.protocols import Model
+from looper.protocols import Checked, Model
 from looper.records import Conversation, Reply, Skill
 
 
@@ -72,6 +72,12 @@ class Placed:
         """Return the model with a skill, at the same place."""
         with self._told():
             return Placed(model=self.model.with_skill(skill), place=self.place)
+
+    def check(self) -> None:
+        """Raise ConfigError for what the model lacks to answer, where it can tell."""
+        if isinstance(self.model, Checked):
+            with self._told():
+                self.model.check()
 
     def forget(self, conversation: str) -> None:
         """Free what the model holds of a session."""

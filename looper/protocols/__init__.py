@@ -1,6 +1,7 @@
 """What the loop asks of each part; every option of a config group satisfies one of these."""
 
 from looper.protocols.learning import (
+    Ability,
     Data,
     Fit,
     Lab,
@@ -20,6 +21,7 @@ from looper.protocols.learning import (
 from looper.protocols.parts import (
     Benchmark,
     Box,
+    Checked,
     Curriculum,
     Knowledge,
     Memory,
@@ -31,8 +33,10 @@ from looper.protocols.parts import (
 )
 
 __all__ = [
+    "Ability",
     "Benchmark",
     "Box",
+    "Checked",
     "Curriculum",
     "Data",
     "Fit",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,6 +29,11 @@ class Data(Protocol):
     @property
     def native(self) -> bool:
         """Whether the examples are in the agent's own format, and so must parse back as its actions."""
+        ...
+
+    @property
+    def rejects(self) -> bool:
+        """Whether some examples show what is not to be imitated (label -1)."""
         ...
 
     def examples(self, episodes: Sequence[Episode], seed: int, materials: Materials) -> Sequence[Example]:
@@ -112,8 +118,25 @@ class PolicyGradient:
 Objective = Preference | ProspectTheory | SelfDistillation | PolicyGradient
 
 
+class Ability(Enum):
+    """What a trainer may know beyond the weighted cross-entropy; the value says it in an error."""
+
+    preference = "the objective of preference pairs"
+    prospect_theory = "the objective of KTO"
+    self_distillation = "the objective of self-distillation"
+    policy_gradient = "the policy gradient"
+    quadratic = "the quadratic penalty"
+    orthogonal = "the penalty of overlap with past adapters"
+    importance = "the Fisher information"
+
+
 class Trainer(Protocol):
     """Trains adapters."""
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What it knows beyond the cross-entropy."""
+        ...
 
     def fit(
         self,
@@ -241,6 +264,15 @@ class Strategy(Protocol):
     @property
     def learns(self) -> bool:
         """Whether skill can change at all."""
+        ...
+
+    @property
+    def imitates(self) -> bool:
+        """Whether it learns to do as its examples do, whatever their labels say."""
+        ...
+
+    def asks(self, stages: int) -> frozenset[Ability]:
+        """Return what its trainer has to know in a run of so many stages, beyond the cross-entropy."""
         ...
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:

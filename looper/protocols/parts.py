@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from looper.records import CommandResult, Conversation, Episode, Query, Recall, Reply, Skill, Source, Task, Verdict
 
@@ -127,6 +127,15 @@ class Model(Protocol):
 
     def forget(self, conversation: str) -> None:
         """Free what is cached for a finished session."""
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A model that can say before it is asked anything whether it could answer."""
+
+    def check(self) -> None:
+        """Raise ConfigError for what is missing, such as a key."""
         ...
 
 

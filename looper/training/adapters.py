@@ -35,6 +35,11 @@ def file_digest(path: Path) -> str:
         return hashlib.sha256(head + stream.read() + str(size).encode()).hexdigest()
 
 
+def base_digest(model: Path) -> str:
+    """Return the digest of a base model's configuration and weights: what its adapters' manifests and cards name."""
+    return digest_of(_contents([model / "config.json", *sorted(model.glob("*.safetensors"))]))
+
+
 def inputs_digest(
     model: Path,
     examples: Sequence[Example],
@@ -144,10 +149,11 @@ def alone(out: Path) -> Iterator[None]:
             raise StoreError(f"cannot write {place}: {error.strerror or error}; free space or rights there") from error
 
 
-def publish(part: Path, out: Path, fit: Fit, facts: dict[str, Any]) -> None:
-    """Write the manifest into the finished folder `part` and give it its final name."""
+def publish(part: Path, out: Path, fit: Fit, facts: dict[str, Any], *, model: Path) -> None:
+    """Write the manifest of an adapter of `model` into the finished folder `part` and give it its final name."""
     record = {k: v for k, v in dataclasses.asdict(fit).items() if k != "adapter"}
-    manifest = {**facts, "weights": file_digest(part / "adapter_model.safetensors"), "fit": record}
+    weights = file_digest(part / "adapter_model.safetensors")
+    manifest = {**facts, "base": base_digest(model), "weights": weights, "fit": record}
     (part / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if out.exists():
         shutil.rmtree(out)

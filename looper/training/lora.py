@@ -208,7 +208,7 @@ def fit(trainer: TorchTrainer, job: Job, crew: Crew) -> Fit:
     facts |= {"resumed_at_step": resumed} if resumed else {}
     if crew.main:
         (part / checkpoints.STATE).unlink(missing_ok=True)
-        adapters.publish(part, job.out, fitted, facts)
+        adapters.publish(part, job.out, fitted, facts, model=job.model)
     crew.wait()
     return fitted
 

@@ -10,40 +10,18 @@ import torch
 from torch import Tensor
 
 from looper.errors import TrainingError
-
-PREFIX = "base_model.model."
-"""What PEFT puts before the base model's own names."""
-
-BEYOND = {
-    "use_dora": "DoRA",
-    "use_rslora": "rank-stabilised scaling",
-    "rank_pattern": "ranks that differ by layer",
-    "alpha_pattern": "alphas that differ by layer",
-    "modules_to_save": "whole modules",
-    "fan_in_fan_out": "transposed weights",
-    "lora_bias": "biases",
-    "trainable_token_indices": "single tokens",
-    "target_parameters": "parameters outside of linear layers",
-}
-"""Settings of an adapter's configuration that make more of it than W + alpha / rank * B A."""
+from looper.lora_files import CONFIG, PREFIX, WEIGHTS, beyond, scale_of
 
 
 def plain_scale(folder: Path) -> float:
-    """Return alpha / rank of an adapter. Raises TrainingError if it is more than plain LoRA, or no adapter."""
-    path = folder / "adapter_config.json"
+    """Return what an adapter multiplies B A with. Raises TrainingError if it is more than plain LoRA, or no adapter."""
+    path = folder / CONFIG
     if not path.is_file():
         raise TrainingError(f"{folder} holds no adapter ({path.name} is missing); give a folder in PEFT's format")
     config = json.loads(path.read_text(encoding="utf-8"))
-    more = [meaning for name, meaning in BEYOND.items() if config.get(name)]
-    if config.get("peft_type", "LORA") != "LORA":
-        more.append(str(config["peft_type"]))
-    if config.get("bias", "none") != "none":
-        more.append("biases")
-    if more:
-        raise TrainingError(
-            f"adapter {folder} is more than plain LoRA ({', '.join(more)}); only W + alpha / rank * B A can be merged"
-        )
-    return float(config["lora_alpha"]) / float(config["r"])
+    if more := beyond(config):
+        raise TrainingError(f"adapter {folder} has {more}; only plain LoRA, W + scale * B A, can be merged")
+    return scale_of(config)
 
 
 def factors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
@@ -55,7 +33,7 @@ def factors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     from safetensors.torch import load_file
 
     try:
-        tensors = load_file(str(folder / "adapter_model.safetensors"))
+        tensors = load_file(str(folder / WEIGHTS))
     except (SafetensorError, FileNotFoundError) as error:
         raise TrainingError(f"adapter {folder} is unreadable ({error}); delete it to train it again") from error
     layers = sorted({name.rsplit(".lora_", 1)[0] for name in tensors})
@@ -71,7 +49,7 @@ def factors(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 @torch.no_grad()
 def merge(model: Any, folder: Path) -> None:
-    """Add alpha / rank * B A to the weights of a base model: summed in fp32, kept in the precision of the weights.
+    """Add scale * B A to the weights of a base model: summed in fp32, kept in the precision of the weights.
 
     Raises TrainingError if the adapter is more than plain LoRA or belongs to another model.
     """

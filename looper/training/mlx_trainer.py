@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from looper.errors import MachineError, TrainingError
-from looper.protocols import Fit, Objective, Penalty
+from looper.protocols import Ability, Fit, Objective, Penalty
 from looper.records import Example
 from looper.training.schedule import Schedule
 from looper.training.torch_trainer import check, check_model, check_wanted
@@ -22,6 +22,11 @@ class MlxTrainer(Schedule):
     For Macs, where MLX uses the graphics; on Linux it runs on the CPU, about twelve times slower than torch. It knows
     the cross-entropy only: objectives and penalties are refused, as is the Fisher information.
     """
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """The cross-entropy is all."""
+        return frozenset()
 
     def fit(
         self,

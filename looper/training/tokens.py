@@ -68,10 +68,12 @@ class Tokeniser:
 
     def read(self, example: Example, index: int = 0) -> Tokenised | LeftOut:
         """Tokenise an example, or say why it cannot be trained on."""
+        from jinja2 import TemplateError
+
         where = f"the example of task {example.task!r} (episode {example.episode!r})"
         try:
             parts = spans(example.messages, example.weights, template=self.template)
-        except ValueError as error:
+        except (ValueError, TemplateError) as error:
             text = f"{where} does not fit the model's chat template: {error}"
             return LeftOut(index=index, reason="does not fit the chat template", text=text)
         ids: list[int] = []

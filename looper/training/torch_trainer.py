@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import ConfigError, TrainingError
-from looper.protocols import Fit, Objective, Penalty
+from looper.protocols import Ability, Fit, Objective, Penalty
 from looper.records import Example
 from looper.training.schedule import Schedule
 
@@ -32,6 +32,11 @@ class TorchTrainer(Schedule):
             raise ConfigError(f"trainer.threads={self.threads} is not positive; choose 1 or more")
         if self.checkpoint_minutes < 0.0:
             raise ConfigError(f"trainer.checkpoint_minutes={self.checkpoint_minutes} is negative; choose 0 or more")
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """All that any strategy asks for."""
+        return frozenset(Ability)
 
     def fit(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from looper.errors import ContextOverflow, MachineError, ModelError
+from looper.errors import ConfigError, ContextOverflow, MachineError, ModelError
 from looper.models.ensemble import Ensemble
 from looper.models.http_model import HttpModel
 from looper.models.placed import Placed, at_place
@@ -70,3 +70,11 @@ def test_what_a_majority_takes_is_what_all_members_took() -> None:
     assert one.metered and both.metered and one.cost and both.cost == pytest.approx(2 * one.cost)
     assert both.prompt_tokens == 2 * one.prompt_tokens
     assert unpriced.metered and unpriced.cost is None
+
+
+def test_a_missing_key_is_refused_at_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    keyless = HttpModel(base_url="http://127.0.0.1:9/v1", name="m", key_variable="NO_SUCH_KEY")
+    with pytest.raises(ConfigError, match=r"^in synthesizer: .*NO_SUCH_KEY"):
+        Placed(model=keyless, place="synthesizer").check()
+    Placed(model=Replay(path="nowhere"), place="synthesizer").check()  # a model without needs passes

@@ -15,12 +15,15 @@ from typer.testing import CliRunner
 from looper.cli import app
 from looper.errors import LooperError, StoreError, TrainingError
 from looper.learning.adapters import adapter_at
+from looper.models.nano.model import NAME, PACKED
 from looper.training.formats import export as exporting
 from looper.training.formats import gguf_file, mlx_folder, peft_folder
+from looper.training.formats.base_model import found
 from looper.training.formats.export import export
 from looper.training.formats.lora import Lora
 from looper.training.formats.targets import Precision, Target
 from looper.training.torch_trainer import TorchTrainer
+from tests.training.conversations import conversation
 
 needs_gguf = pytest.mark.skipif(importlib.util.find_spec("gguf") is None, reason="needs the extra gguf")
 needs_mlx = pytest.mark.skipif(importlib.util.find_spec("mlx_lm") is None, reason="needs the extra mlx")
@@ -76,7 +79,6 @@ def close(got, wanted):
 def test_the_adapter_read_is_the_one_that_peft_applies(model, adapter, expected):
     assert not close(logits(base_model(model)), expected)
     assert close(with_lora(model, peft_folder.read(adapter)), expected)
-    assert peft_folder.digest(adapter) == adapter_at(adapter, "x").digest
 
 
 def test_merged_is_a_plain_folder_with_the_same_logits(model, adapter, expected, tmp_path):
@@ -87,6 +89,23 @@ def test_merged_is_a_plain_folder_with_the_same_logits(model, adapter, expected,
     tensors = load_file(out / "model.safetensors")
     assert "lm_head.weight" not in tensors, "tied embeddings stay tied"
     assert {p.name for p in out.iterdir()} >= {"tokenizer.json", "tokenizer_config.json", "README.md"}
+
+
+def test_merged_is_stored_as_the_base_is_and_its_logits_differ_by_that_rounding_alone(model, adapter, tmp_path):
+    exact, stored = (
+        export(adapter, to=Target.merged, base=model, out=tmp_path / precision.value, precision=precision)
+        for precision in (Precision.float32, Precision.base)
+    )
+    kept, wanted = logits(base_model(stored)), logits(base_model(exact))
+    assert 1e-4 < float((kept - wanted).norm() / wanted.norm()) < 0.1
+    assert json.loads((stored / "config.json").read_text())["dtype"] == "bfloat16"
+    assert "which are stored in bfloat16, as the base has them. Rounding" in (stored / "README.md").read_text()
+    assert "which are stored in float32. Rounding" in (exact / "README.md").read_text()
+    rounded = base_model(exact)
+    for module in peft_folder.read(adapter).factors:
+        weight = rounded.get_submodule(module).weight
+        weight.data = weight.data.to(torch.bfloat16).float()
+    assert close(kept, logits(rounded)), "only the changed weights were rounded, once"
 
 
 def test_merged_in_the_base_precision_says_what_rounding_took(model, adapter, tmp_path, caplog):
@@ -255,6 +274,51 @@ def test_the_card_says_what_the_adapter_was_trained_on(model, examples, tmp_path
     manifest = json.loads((fit.adapter / "looper.json").read_text())
     for fact in (adapter_at(fit.adapter, "x").digest, manifest["inputs"], "qwen2", model.name, "| rank | 4 |"):
         assert fact in text
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """An adapter of the bundled model, as a run leaves it."""
+    example = conversation("t", ["<read>a.py</read>", "<done/>"])
+    fit = TorchTrainer(epochs=1, rank=2, alpha=4).fit(
+        PACKED, [example], start=None, out=tmp_path_factory.mktemp("packed") / "a", seed=0
+    )
+    return fit.adapter
+
+
+def test_the_base_is_found_where_the_adapter_says_it_is(packed, model, adapter, tmp_path):
+    done = CliRunner().invoke(app, ["export", str(packed), "--to", "peft", "--out", str(tmp_path / "peft")])
+    assert done.exit_code == 0, done.output
+    config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
+    card = (tmp_path / "peft" / "README.md").read_text()
+    assert config["base_model_name_or_path"] == NAME and f"| base model | {NAME} |" in card
+    assert card.startswith(f'---\nbase_model: "{NAME}"\n')
+    again = export(tmp_path / "peft", to=Target.merged, out=tmp_path / "m", known={NAME: PACKED})  # now by its name
+    assert f"| base model | {NAME} |" in (again / "README.md").read_text()
+    out = export(adapter, to=Target.peft, out=tmp_path / "tiny")  # PEFT wrote the folder
+    assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == model.name
+
+
+def test_a_base_that_moved_is_known_by_its_weights_and_another_in_its_place_is_not_taken(packed, tmp_path, caplog):
+    moved = shutil.copytree(packed, tmp_path / "a")
+    path = moved / "adapter_config.json"
+
+    def stated(place):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": str(place)}))
+
+    stated("/gone/weights")
+    assert found(moved, "/gone/weights", {NAME: PACKED}) == PACKED
+    with pytest.raises(StoreError, match=r"names '/gone/weights' as its base model, which is not here.*--base"):
+        export(moved, to=Target.peft, out=tmp_path / "o")
+    other = shutil.copytree(PACKED, tmp_path / "other")
+    (other / "config.json").write_text((other / "config.json").read_text() + "\n")
+    stated(other)
+    with pytest.raises(StoreError, match="not here any more, or with other weights; give the folder"):
+        export(moved, to=Target.peft, out=tmp_path / "o")
+    export(moved, to=Target.peft, base=other, out=tmp_path / "o")
+    assert "was trained on other weights than those in" in caplog.text
+    with pytest.raises(StoreError, match="does not name its base model"):
+        found(tmp_path, "", {NAME: PACKED})
 
 
 def test_the_command(adapter, model, tmp_path, capsys):

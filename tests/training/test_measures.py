@@ -54,9 +54,9 @@ def test_only_plain_lora_can_be_below(model, adapters, tmp_path):
     (tmp_path / "adapter_model.safetensors").write_bytes(b"half")
     with pytest.raises(TrainingError, match=r"is unreadable .*; delete it to train it again"):
         factors(tmp_path)
-    for more, said in (({"use_dora": True}, "DoRA"), ({"rank_pattern": {"q_proj": 2}}, "ranks that differ by layer")):
+    for more, said in (({"use_dora": True}, "DoRA.*"), ({"rank_pattern": {"q_proj": 2}}, "ranks of their own")):
         (tmp_path / "adapter_config.json").write_text(json.dumps(config | more))
-        with pytest.raises(TrainingError, match=f"more than plain LoRA .{said}"):
+        with pytest.raises(TrainingError, match=f"{said}; only plain LoRA"):
             merge(network(model), tmp_path)
 
 

@@ -45,6 +45,11 @@ class OracleData:
         """A diff is no action."""
         return False
 
+    @property
+    def rejects(self) -> bool:
+        """All are to be imitated."""
+        return False
+
     def examples(self, episodes: Sequence[Episode], seed: int, materials: Materials) -> Sequence[Example]:
         """Return the examples in order of task. Raises TrainingError for a task that is not among the materials."""
         skipped: Counter[str] = Counter()

@@ -53,6 +53,11 @@ class PreferenceData:
         """The examples are sessions, or their beginnings, in the agent's own format."""
         return True
 
+    @property
+    def rejects(self) -> bool:
+        """Half of the examples are what was not wanted."""
+        return True
+
     def examples(self, episodes: Sequence[Episode], seed: int, materials: Materials) -> Sequence[Example]:
         """Return the pairs in order of task; of each the wanted example comes first.
 

@@ -74,6 +74,11 @@ class Synthesised(ABC):
         return False
 
     @property
+    def rejects(self) -> bool:
+        """All are to be imitated."""
+        return False
+
+    @property
     @abstractmethod
     def name(self) -> str:
         """Name of the format and of its prompt file."""

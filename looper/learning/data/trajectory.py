@@ -61,6 +61,11 @@ class TrajectoryData:
         """The examples are sessions in the agent's own format."""
         return True
 
+    @property
+    def rejects(self) -> bool:
+        """All are to be imitated."""
+        return False
+
     def examples(self, episodes: Sequence[Episode], seed: int, materials: Materials) -> Sequence[Example]:
         """Return the examples, in order of task, attempt and digest."""
         selection = self.select(episodes, seed, materials)

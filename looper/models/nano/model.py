@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PACKED = Path(__file__).parent / "weights"
 """The weights that come with the package."""
+NAME = "looper-nano"
+"""What the bundled model is called where its folder would say nothing, as on an exported adapter's card."""
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 """What a folder must hold."""
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from looper.errors import ModelError
+from looper.lora_files import CONFIG, PREFIX, WEIGHTS, beyond, scale_of
 from looper.models.nano.product import Product
 from looper.models.nano.shape import Shape
 
@@ -80,12 +81,12 @@ class LowRank(NamedTuple):
 def low_rank(tensors: dict[str, Tensor], folder: Path) -> Iterator[LowRank]:
     """Yield the terms of a LoRA adapter (a folder in PEFT's format), in fp32, by name.
 
-    Raises ModelError for adapters that are more than a low-rank sum (DoRA, per-layer ranks, saved modules).
+    Raises ModelError for adapters that are more than a low-rank sum (DoRA, per-layer ranks, saved modules, PiSSA).
     """
     scaling = _scaling(folder)
-    lora = load_file(str(folder / "adapter_model.safetensors"))
+    lora = load_file(str(folder / WEIGHTS))
     for name in sorted(lora):
-        target = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") + ".weight"
+        target = name.removeprefix(PREFIX).removesuffix(".lora_A.weight") + ".weight"
         if name.endswith(".lora_B.weight"):
             continue
         other = name.replace(".lora_A.", ".lora_B.")
@@ -102,14 +103,10 @@ def merge(tensors: dict[str, Tensor], adapters: Sequence[Path], *, scale: float 
 
 
 def _scaling(folder: Path) -> float:
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    for key in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "fan_in_fan_out"):
-        if config.get(key):
-            raise ModelError(f"adapter {folder} has {key}={config[key]!r}; only plain LoRA can be merged")
-    if config.get("bias", "none") != "none":
-        raise ModelError(f"adapter {folder} has bias={config['bias']!r}; only bias='none' can be merged")
-    rank, alpha = int(config["r"]), float(config["lora_alpha"])
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if more := beyond(config):
+        raise ModelError(f"adapter {folder} has {more}; only plain LoRA can be merged")
+    return scale_of(config)
 
 
 def turned(shape: Shape, x: Tensor) -> Tensor:

@@ -4,63 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from looper.errors import StoreError, TrainingError
-from looper.records import digest_of
-from looper.training.adapters import MANIFEST, file_digest
+from looper.errors import StoreError
+from looper.training.adapters import MANIFEST
+from looper.training.formats.base_model import Base
 from looper.training.formats.lora import Lora
-
-
-@dataclass(frozen=True, kw_only=True)
-class Base:
-    """The base model that an adapter belongs to."""
-
-    name: str
-    digest: str
-    """Of its configuration and weights."""
-    kind: str
-    """Its `model_type`."""
-
-
-def base_of(folder: Path, lora: Lora) -> Base:
-    """Identify a base model. Raises StoreError if it is none, TrainingError if the adapter does not fit it."""
-    from safetensors import SafetensorError, safe_open
-
-    shards = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not shards:
-        raise StoreError(f"{folder} is no model in Hugging Face's format; give the adapter's base model as --base")
-    shapes: dict[str, list[int]] = {}
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        for shard in shards:
-            with safe_open(str(shard), framework="pt") as opened:
-                shapes |= {name: opened.get_slice(name).get_shape() for name in opened.keys()}
-    except (OSError, ValueError, SafetensorError) as error:
-        raise StoreError(f"{folder} is unreadable: {error}") from error
-    for module, (a, b) in lora.factors.items():
-        wanted, there = [b.shape[0], a.shape[1]], shapes.get(f"{module}.weight")
-        if there != wanted:
-            raise TrainingError(
-                f"the adapter changes {module}, {wanted[0]} x {wanted[1]}, where {folder} has "
-                f"{' x '.join(map(str, there)) if there else 'nothing'}; give the base that it was trained on"
-            )
-    contents = [file_digest(path) for path in (folder / "config.json", *shards)]
-    return Base(name=_name(folder, config), digest=digest_of(contents), kind=str(config.get("model_type")))
-
-
-def _name(folder: Path, config: Mapping[str, Any]) -> str:
-    """Return the model's name as its files or the hub's cache have it, else its folder's; never a path."""
-    stated = str(config.get("_name_or_path") or "")
-    if stated and not Path(stated).is_absolute():
-        return stated
-    place = folder.resolve()
-    cached = [
-        part.removeprefix("models--").replace("--", "/", 1) for part in place.parts if part.startswith("models--")
-    ]
-    return cached[-1] if cached else place.name
 
 
 def history_of(adapter: Path) -> Mapping[str, Any]:
@@ -74,7 +24,7 @@ def history_of(adapter: Path) -> Mapping[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         fit = manifest.pop("fit")
-        found = {key: value for key, value in manifest.items() if key != "weights"}
+        found = {key: value for key, value in manifest.items() if key not in ("weights", "base")}
         return found | {key: fit[key] for key in ("train_loss", "held_out_loss", "steps", "seconds")}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path} is unreadable ({error}); train the adapter again") from error

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
+from looper import lora_files
 from looper.errors import StoreError
 from looper.training.formats import gguf_file, merged_folder, mlx_folder, peft_folder
-from looper.training.formats.card import base_of, card, history_of
+from looper.training.formats.base_model import base_of, found, trained_on
+from looper.training.formats.card import card, history_of
 from looper.training.formats.lora import Lora
 from looper.training.formats.targets import Precision, Target
 
@@ -26,21 +29,35 @@ def read(folder: Path) -> Lora:
     if mlx_folder.is_one(folder):
         return mlx_folder.read(folder)
     raise StoreError(
-        f"{folder} holds no adapter: {peft_folder.CONFIG} with {peft_folder.WEIGHTS} (PEFT) or "
+        f"{folder} holds no adapter: {lora_files.CONFIG} with {lora_files.WEIGHTS} (PEFT) or "
         f"{mlx_folder.WEIGHTS} (mlx-lm) is needed"
     )
 
 
-def export(adapter: Path, *, to: Target, base: Path, out: Path, precision: Precision = Precision.base) -> Path:
+def export(
+    adapter: Path,
+    *,
+    to: Target,
+    out: Path,
+    base: Path | None = None,
+    precision: Precision = Precision.base,
+    known: Mapping[str, Path] | None = None,
+) -> Path:
     """Write the adapter in the folder `adapter` as `to` into the new folder `out` and return it.
 
-    The folder has its final name only when it is complete. Raises StoreError if `out` is there already, or for what
-    cannot be read or written, and TrainingError, by name, for what the target cannot hold.
+    `base` is the folder of its base model; None looks where the adapter says that it is, and among the models that are
+    `known` by a name. The folder has its final name only when it is complete. Raises StoreError if `out` is there
+    already, or for what cannot be found, read or written, and TrainingError, by name, for what the target cannot hold.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(f"{out} is there already; give a new folder as --out")
     lora = read(adapter)
-    there = base_of(base, lora)
+    history = history_of(adapter)
+    if base is None:
+        base = found(adapter, lora.base, known or {})
+    there = base_of(base, lora, known or {})
+    if trained_on(adapter) not in ("", there.digest):
+        LOG.warning("%s was trained on other weights than those in %s: results may differ", adapter, base)
     lora = dataclasses.replace(lora, base=there.name)  # a path on this machine would mean nothing to others
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -51,7 +68,7 @@ def export(adapter: Path, *, to: Target, base: Path, out: Path, precision: Preci
             lora,
             base=there,
             digest=_digest(adapter),
-            history=history_of(adapter),
+            history=history,
             form=to.value,
             notes=notes,
         )
@@ -67,7 +84,7 @@ def export(adapter: Path, *, to: Target, base: Path, out: Path, precision: Preci
 
 
 def _digest(adapter: Path) -> str:
-    return peft_folder.digest(adapter) if peft_folder.is_one(adapter) else mlx_folder.digest(adapter)
+    return lora_files.digest(adapter) if peft_folder.is_one(adapter) else mlx_folder.digest(adapter)
 
 
 def _write(lora: Lora, folder: Path, *, to: Target, base: Path, precision: Precision) -> list[str]:
@@ -77,7 +94,8 @@ def _write(lora: Lora, folder: Path, *, to: Target, base: Path, precision: Preci
         if merge.lost > NOTICEABLE:
             LOG.warning("rounding took %.0f %% of the adapter's change; give --precision float32", 100 * merge.lost)
         return [
-            f"The adapter is part of the weights of {merge.layers} layers. Rounding to the stored precision took "
+            f"The adapter is part of the weights of {merge.layers} layers, which are stored in {merge.dtype}"
+            f"{', as the base has them' if precision is Precision.base else ''}. Rounding to the stored precision took "
             f"{merge.lost:.2%} of its change (norms)."
         ]
     if to is Target.mlx:

@@ -26,6 +26,8 @@ class Merge:
     """What a merge did."""
 
     layers: int
+    dtype: str
+    """What the changed weights are stored in."""
     lost: float
     """Norm of what rounding to the stored precision took, as a share of the norm of the adapter's change."""
 
@@ -45,6 +47,7 @@ def write(lora: Lora, folder: Path, *, base: Path, precision: Precision = Precis
     config = _config(base, lora, precision)
     folder.mkdir(parents=True, exist_ok=True)
     left, change, error = dict(lora.factors), 0.0, 0.0
+    kinds: set[str] = set()
     for shard in shards:
         with safe_open(str(shard), framework="pt") as opened:
             metadata = opened.metadata() or {"format": "pt"}
@@ -54,6 +57,7 @@ def write(lora: Lora, folder: Path, *, base: Path, precision: Precision = Precis
             if module in left:
                 tensors[name], moved, off = _merged(tensors[name], *left.pop(module), lora.scale, precision)
                 change, error = change + moved, error + off
+                kinds.add(str(tensors[name].dtype).removeprefix("torch."))
             elif precision is Precision.float32 and tensors[name].is_floating_point():
                 tensors[name] = tensors[name].to(torch.float32)
         save_file(tensors, str(folder / shard.name), metadata=metadata)
@@ -63,7 +67,8 @@ def write(lora: Lora, folder: Path, *, base: Path, precision: Precision = Precis
         if (path.is_file() and path.suffix in KEPT and path.name != "config.json") or path.name == "LICENSE":
             shutil.copyfile(path, folder / path.name)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    return Merge(layers=len(lora.factors), lost=math.sqrt(error / change) if change else 0.0)
+    lost = math.sqrt(error / change) if change else 0.0
+    return Merge(layers=len(lora.factors), dtype=" and ".join(sorted(kinds)), lost=lost)
 
 
 def _merged(weight: Tensor, a: Tensor, b: Tensor, scale: float, precision: Precision) -> tuple[Tensor, float, float]:

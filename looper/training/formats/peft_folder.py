@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from looper.errors import StoreError, TrainingError
-from looper.records import digest_of
+from looper.lora_files import CONFIG, PREFIX, WEIGHTS, beyond, scale_of
 from looper.training.formats.lora import Lora
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PREFIX = "base_model.model."
-
-REFUSED: Mapping[str, tuple[Any, str]] = {
-    "use_dora": (False, "DoRA scales each row of the weights by a learned magnitude"),
-    "rank_pattern": ({}, "layers have ranks of their own"),
-    "alpha_pattern": ({}, "layers have scales of their own"),
-    "modules_to_save": (None, "whole modules were trained"),
-    "bias": ("none", "biases were trained"),
-    "lora_bias": (False, "the adapter's matrices have biases"),
-    "fan_in_fan_out": (False, "the base stores its matrices transposed"),
-    "trainable_token_indices": (None, "embeddings of some tokens were trained"),
-    "layer_replication": (None, "layers of the base are used more than once"),
-    "target_parameters": (None, "parameters that are no linear layers were adapted"),
-    "alora_invocation_tokens": (None, "the adapter is switched on by tokens"),
-}
-"""What makes an adapter more than plain LoRA: key -> harmless value, and what any other means."""
-
-PLAIN_BEGINNINGS = (True, False, None, "gaussian", "eva", "orthogonal")
-"""Values of PEFT's `init_lora_weights` that leave the base's weights as they are."""
 
 
 def is_one(folder: Path) -> bool:
     """Return whether a folder holds an adapter in PEFT's format."""
     return (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file()
-
-
-def digest(folder: Path) -> str:
-    """Return the adapter's identity, a function of weights and scale: the one by which runs and skills name it."""
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    scale = [settings.get(key) for key in ("r", "lora_alpha", "use_rslora")]
-    return digest_of([hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest(), scale])
 
 
 def read(folder: Path) -> Lora:
@@ -58,7 +28,7 @@ def read(folder: Path) -> Lora:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         tensors = load_file(str(folder / WEIGHTS))
-        rank, alpha = int(config["r"]), float(config["lora_alpha"])
+        rank, scale = int(config["r"]), scale_of(config)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise StoreError(f"{folder} holds no readable adapter in PEFT's format: {error}") from error
     refuse(config, folder)
@@ -72,7 +42,7 @@ def read(folder: Path) -> Lora:
             factors[module] = (tensors[name], tensors[other])
     return Lora(
         rank=rank,
-        scale=alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank,
+        scale=scale,
         factors=factors,
         dropout=float(config.get("lora_dropout") or 0.0),
         base=str(config.get("base_model_name_or_path") or ""),
@@ -81,19 +51,10 @@ def read(folder: Path) -> Lora:
 
 def refuse(config: Mapping[str, Any], folder: Path) -> None:
     """Raise TrainingError, naming the key, if an adapter is more than plain LoRA."""
-    if config.get("peft_type", "LORA") != "LORA":
-        raise TrainingError(f"{folder} is a {config['peft_type']} adapter; only LORA can be converted")
-    for key, (plain, meaning) in REFUSED.items():
-        value = config.get(key, plain)
-        if value != plain and value:
-            raise TrainingError(
-                f"{folder} has {key}={value!r}: {meaning}, which only PEFT itself can hold; "
-                "merge it into its base with PEFT's merge_and_unload, or train plain LoRA"
-            )
-    if (begun := config.get("init_lora_weights", True)) not in PLAIN_BEGINNINGS:
+    if more := beyond(config):
         raise TrainingError(
-            f"{folder} has init_lora_weights={begun!r}, which takes a part out of the base's weights; convert it with "
-            "PEFT's path_initial_model_for_weight_conversion, or train plain LoRA"
+            f"{folder} has {more}; only PEFT itself can hold that: merge it into its base with PEFT's "
+            "merge_and_unload, or train plain LoRA"
         )
 
 
