@@ -1,4 +1,4 @@
-"""The `looper` command: run, report, export, doctor, pretrain; thin wrappers that import what they need when called."""
+"""The `looper` command: run, report, memory, export, doctor, pretrain; thin, they import when they are called."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from looper.errors import LooperError
+from looper.memory_cli import app as memory_app
 from looper.training.formats.targets import Precision, Target
 
 app = typer.Typer(help="A laboratory for agents that learn from their own runs.", no_args_is_help=True)
+app.add_typer(memory_app, name="memory")
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

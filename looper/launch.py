@@ -31,7 +31,8 @@ def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
     folder = Path(experiment.settings.out) / "runs" / experiment.run_id
     benchmark, seed = experiment.parts["benchmark"], experiment.settings.seed
     tasks = benchmark.load(seed)
-    wanted = experiment.placebo and experiment.parts["strategy"].learns
+    gathers = experiment.parts["strategy"].learns or experiment.parts["retrieval"].remembers
+    wanted = experiment.placebo and gathers
     placebo = benchmark.placebo(seed) if wanted else ()
     ground = _ground(experiment, (*tasks, *placebo))
     metrics = _finished(folder / "metrics.json", ground)

@@ -67,14 +67,15 @@ def sentence(metrics: Mapping[str, Any]) -> str:
     numbers = f"{_numbers(headline)} against {against}"
     if over and own:
         numbers += f"; {_numbers(own)} against base"
+    cause = "training" if metrics.get("learning") != {} else "notes"
     where = f"on {_count(headline['n'], 'held-out task')} of {family}"
     if found is Finding.HELPED:
-        return f"Experience helped {where}: {numbers}{_no_placebo(over)}."
+        return f"Experience helped {where}: {numbers}{_no_placebo(over, cause)}."
     if found is Finding.HURT:
-        return f"Experience hurt {where}: {numbers}{_no_placebo(over)}."
+        return f"Experience hurt {where}: {numbers}{_no_placebo(over, cause)}."
     if found is Finding.MIXED:
         return f"No clear answer {where}, since placebo and base point in opposite directions: {numbers}."
-    return f"No detectable difference {where}: {numbers}; {_reach(headline)}{_training_alone(own, over)}."
+    return f"No detectable difference {where}: {numbers}; {_reach(headline)}{_cause_alone(own, over, cause)}."
 
 
 def caveats(metrics: Mapping[str, Any]) -> list[str]:
@@ -115,8 +116,8 @@ def _numbers(difference: Mapping[str, Any]) -> str:
     return f"{interval_text(difference)} points ({p_text(difference['p_value'])})"
 
 
-def _no_placebo(over: Mapping[str, Any] | None) -> str:
-    return "" if over else " (without a placebo arm, training as such may be the cause)"
+def _no_placebo(over: Mapping[str, Any] | None, cause: str) -> str:
+    return "" if over else f" (without a placebo arm, {cause} as such may be the cause)"
 
 
 def _reach(difference: Mapping[str, Any]) -> str:
@@ -126,13 +127,15 @@ def _reach(difference: Mapping[str, Any]) -> str:
     return f"a true difference of {max(1, round(100 * effect))} points would have been found four times in five"
 
 
-def _training_alone(own: Mapping[str, Any] | None, over: Mapping[str, Any] | None) -> str:
-    """Say so where training moved the agent, but own experience no more than the placebo."""
+def _cause_alone(own: Mapping[str, Any] | None, over: Mapping[str, Any] | None, cause: str) -> str:
+    """Say so where training or notes moved the agent, but own experience no more than the placebo."""
     if own is None or over is None:
         return ""
     found = finding_of(own)
     if found is Finding.HELPED:
-        return "; the gain over base is not shown to be more than training on anything gives"
+        anything = "training on anything gives" if cause == "training" else "notes on anything give"
+        return f"; the gain over base is not shown to be more than {anything}"
     if found is Finding.HURT:
-        return "; training itself cost performance, on own sessions and placebo alike"
+        itself = "training itself" if cause == "training" else "notes themselves"
+        return f"; {itself} cost performance, on own sessions and placebo alike"
     return ""

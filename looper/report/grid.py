@@ -69,16 +69,20 @@ def grid_tables(runs: Sequence[Run]) -> RenderableType:
 def _against(metrics: Metrics, first: Metrics) -> dict[str, Any] | None:
     """Compare a run with the first one, task by task; None where they did not try the same tasks.
 
-    Compared are the adapted agents, or the base agents where one of the runs learned nothing.
+    Compared are the agents that the runs ended with: the adapted one, or the base agent where there was no experience.
     """
-    mine, other = metrics.get("tasks", {}), first.get("tasks", {})
-    arm = "adapted" if "adapted" in mine and "adapted" in other else "base"
-    a, b = mine.get(arm, {}), other.get(arm, {})
+    a, b = _last(metrics), _last(first)
     if metrics is first or not a or a.keys() != b.keys():
         return None
     if not any(a[task] is not None and b[task] is not None for task in a):
         return None
     return compare(a, b).model_dump()
+
+
+def _last(metrics: Metrics) -> Mapping[str, float | None]:
+    """Return the values by task of the agent that a run ended with."""
+    tasks: Mapping[str, Mapping[str, float | None]] = metrics.get("tasks", {})
+    return tasks.get("adapted") or tasks.get("base", {})
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

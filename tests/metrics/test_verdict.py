@@ -65,6 +65,14 @@ def test_sentences():
     assert "a true difference of 14 points would have been found four times in five" in sentence(metrics(FLAT, FLAT))
     assert "not shown to be more than training on anything gives" in sentence(metrics(UP, FLAT))
     assert "training itself cost performance" in sentence(metrics(DOWN, FLAT))
+
+
+def test_an_agent_that_only_looked_up_was_not_trained():
+    told = [sentence({**metrics(own, over), "learning": {}}) for own, over in ((UP, None), (UP, FLAT), (DOWN, FLAT))]
+    assert "without a placebo arm, notes as such may be the cause" in told[0]
+    assert "not shown to be more than notes on anything give" in told[1]
+    assert "notes themselves cost performance" in told[2]
+    assert not any("training" in words for words in told)
     assert "opposite directions" in sentence(metrics(DOWN, UP))
     assert "resolves 40 % [30, 50] n 100" in sentence(metrics(None, None))
     few = difference(0.3, -0.3, 0.8, 1.0, n=1, detectable=None)

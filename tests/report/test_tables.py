@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from looper.metrics.paired import compare
 from looper.report.export import csv_text, safe
-from looper.report.grid import differing, grid
+from looper.report.grid import _against, differing, grid
 from looper.report.table import as_text, cost_text, run_table
+from tests.report.conftest import make_metrics
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -38,6 +40,15 @@ def test_the_grid_of_a_sweep(base_only, no_placebo):
     check("grid.txt", as_text(grid(runs)))
     with pytest.raises(ValueError, match="at least one"):
         grid([])
+
+
+def test_a_run_with_experience_is_compared_with_the_first_that_has_none(no_placebo, sessions):
+    base = make_metrics([s for s in sessions if s[0] == "base" and s[2].family == "natural"], primary="natural")
+    assert _against(base, {**base}) is not None and _against(base, base) is None
+    both = {**no_placebo, "tasks": {**no_placebo["tasks"], "base": base["tasks"]["base"]}}
+    found = _against(both, base)
+    assert found == compare(both["tasks"]["adapted"], base["tasks"]["base"]).model_dump()
+    assert found != compare(both["tasks"]["base"], base["tasks"]["base"]).model_dump()
 
 
 def test_a_grid_of_one_run_still_names_its_row(no_placebo):

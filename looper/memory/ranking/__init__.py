@@ -1,0 +1,1 @@
+"""What to try next: effects learned from experiments, and the policies that rank methods and queries by them."""

@@ -1,0 +1,205 @@
+"""What is read of the full-text index, kept in memory while the index stays as it is.
+
+BM25 of a question is the sum of the BM25 of its terms, so what is known of a term serves every question that has it.
+Frequent terms, whose lists are dear to read, are the ones that questions share.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from looper.memory.search.words import Counter, Term
+
+WEIGHTS = (5.0, 1.0)
+"""Of a hit in the title and of one in the body."""
+
+K1, B = 1.2, 0.75
+"""Constants of FTS5's bm25()."""
+
+CACHE = 64_000_000
+"""Bytes of lists that are kept."""
+
+MASKS = 8
+"""Filters that are kept, a byte for each row."""
+
+TOP = K1 + 1.0
+"""What a term adds at most, as a multiple of its idf: a body of nothing else."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The rows that hold a term, with the term's BM25 in each (higher is better)."""
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return self.rows.nbytes + self.scores.nbytes
+
+
+@dataclass(frozen=True)
+class Holding:
+    """The rows that hold a term, and those of them that hold it in their title; a small part of the price of Scored."""
+
+    rows: NDArray[np.int64]
+    titled: NDArray[np.int64]
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return self.rows.nbytes + self.titled.nbytes
+
+
+List = TypeVar("List", Scored, Holding)
+
+
+class TextIndex:
+    """The full-text index of one connection, with what has been read of it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.known: dict[str, int] = {}
+        """Rows that hold each stem that was looked up."""
+        self.masks: dict[str, NDArray[np.bool_]] = {}
+        """Rows that a filter lets through, by the filter; the last few."""
+        self.rows = 0
+        self.highest = 0
+        self._length = 1.0
+        self._state: list[bytes] = []
+        self._scored = _Kept[Scored]()
+        self._holding = _Kept[Holding]()
+
+    def refresh(self, *, writing: bool = False) -> None:
+        """Forget what was read if the index has changed since, or may have in a transaction of this connection.
+
+        Call it at the start of a search, inside the transaction that the search reads in.
+        """
+        # Record 1 holds the counts of rows and tokens, record 10 the structure, which every write to the index changes.
+        blocks = self.connection.execute("SELECT block FROM chunk_text_data WHERE id IN (1, 10) ORDER BY id")
+        state = [block for (block,) in blocks]
+        # What a transaction has written so far, its own connection sees before these records do.
+        if state == self._state and not writing:
+            return
+        self._state = state
+        self.known, self.masks = {}, {}
+        self._scored, self._holding = _Kept(), _Kept()
+        totals = _numbers(state[0]) if state else []
+        self.rows = totals[0] if totals else 0
+        self._length = sum(totals[1:]) / self.rows if self.rows else 1.0
+        self.highest = self.connection.execute("SELECT coalesce(max(id), 0) FROM chunk").fetchone()[0]
+
+    def keep_mask(self, key: str, mask: NDArray[np.bool_]) -> None:
+        """Keep what a filter lets through, in place of the oldest of these."""
+        if len(self.masks) >= MASKS:
+            del self.masks[next(iter(self.masks))]
+        self.masks[key] = mask
+
+    def idf(self, term: Term) -> float:
+        """Return the weight of a term; next to nothing for one that half of the rows hold."""
+        return max(math.log((self.rows - term.rows + 0.5) / (term.rows + 0.5)), 1e-6)
+
+    def has_scores(self, term: Term) -> bool:
+        """Tell whether a term's scores are in memory."""
+        return term.stem in self._scored
+
+    def scored(self, term: Term) -> Scored:
+        """Return the rows of a term with their scores."""
+        kept = self._scored.get(term.stem)
+        return kept or self._scored.keep(term.stem, self.ask(term.quoted))
+
+    def scored_by_both(self, some: Sequence[Term], others: Sequence[Term]) -> Scored:
+        """Return the rows that hold a term of each side, with their BM25 over all these terms."""
+        return self.ask(" AND ".join(f"({' OR '.join(term.quoted for term in side)})" for side in (some, others)))
+
+    def ask(self, match: str, best: int = -1) -> Scored:
+        """Return rows with their BM25 over the phrases of a match; only the best, in order, where it is said."""
+        order = "ORDER BY 2 DESC, 1 LIMIT ?" if best >= 0 else "LIMIT ?"
+        found = self.connection.execute(
+            f"SELECT rowid, -bm25(chunk_text, ?, ?) FROM chunk_text WHERE chunk_text MATCH ? {order}",
+            (*WEIGHTS, match, best),
+        ).fetchall()
+        pairs = np.fromiter(chain.from_iterable(found), np.float64, 2 * len(found)).reshape(-1, 2)
+        return Scored(pairs[:, 0].astype(np.int64), pairs[:, 1])
+
+    def holding(self, term: Term) -> Holding:
+        """Return the rows of a term."""
+        kept = self._holding.get(term.stem)
+        return kept or self._holding.keep(term.stem, Holding(self._rows(term.quoted), self._rows(titled(term))))
+
+    def _rows(self, match: str) -> NDArray[np.int64]:
+        # As one text, for making a Python object of each row takes ten times as long as finding it.
+        query = "SELECT group_concat(rowid) FROM chunk_text WHERE chunk_text MATCH ?"
+        (text,) = self.connection.execute(query, (match,)).fetchone()
+        return np.fromstring(text, np.int64, sep=",") if text else np.zeros(0, np.int64)
+
+    def score(self, terms: Sequence[Term], rows: Sequence[int]) -> dict[int, float]:
+        """Return the BM25 of some rows over all terms, counted in their texts."""
+        texts = self.connection.execute(
+            "SELECT c.id, c.title, c.body, d.sz FROM chunk AS c JOIN chunk_text_docsize AS d ON d.id = c.id "
+            "WHERE c.id IN (SELECT value FROM json_each (?))",
+            (json.dumps(list(rows)),),
+        ).fetchall()
+        counter = Counter(term.stem for term in terms)
+        titles = np.array(counter.counts([title for _, title, _, _ in texts]), float).reshape(-1, len(terms))
+        bodies = np.array(counter.counts([body for _, _, body, _ in texts]), float).reshape(-1, len(terms))
+        lengths = np.array([sum(_numbers(sizes)) for _, _, _, sizes in texts])
+        hits = WEIGHTS[0] * titles + WEIGHTS[1] * bodies  # (rows, terms)
+        norms = K1 * (1.0 - B + B * lengths / self._length)
+        weights = np.array([self.idf(term) * TOP for term in terms])
+        scores = (hits / (hits + norms[:, None])) @ weights
+        return dict(zip((row for row, _, _, _ in texts), scores.tolist(), strict=True))
+
+
+def titled(term: Term) -> str:
+    """Return the match for a term in titles."""
+    return f"{{title}} : {term.quoted}"
+
+
+class _Kept(Generic[List]):
+    """The lists that were asked for last, as many as there is room for."""
+
+    def __init__(self) -> None:
+        self._lists: OrderedDict[str, List] = OrderedDict()
+        self._size = 0
+
+    def __contains__(self, stem: str) -> bool:
+        return stem in self._lists
+
+    def get(self, stem: str) -> List | None:
+        """Return a list that was kept."""
+        found = self._lists.get(stem)
+        if found is not None:
+            self._lists.move_to_end(stem)
+        return found
+
+    def keep(self, stem: str, new: List) -> List:
+        """Keep a list in place of those that were not asked for the longest; returns it."""
+        self._lists[stem] = new
+        self._size += new.size
+        while self._size > CACHE:
+            _, dropped = self._lists.popitem(last=False)
+            self._size -= dropped.size
+        return new
+
+
+def _numbers(block: bytes) -> list[int]:
+    """Read SQLite's variable-length integers (those below 2^56)."""
+    numbers, value = [], 0
+    for byte in block:
+        value = value << 7 | byte & 0x7F
+        if byte < 0x80:
+            numbers.append(value)
+            value = 0
+    return numbers

@@ -1,0 +1,114 @@
+"""The best rows for some words by BM25, exactly or nearly.
+
+Below EXACT, rows are chosen by a sketch of BM25 that needs no more than which rows hold a term, and which of them in
+their title: FTS5 says so 15 times as fast as it scores. The rows chosen are then scored exactly in their texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from looper.memory.search.maxscore import rank_exactly
+from looper.memory.search.postings import K1, TOP, WEIGHTS, TextIndex, titled
+from looper.memory.search.ranked import Ranked, best, top
+from looper.memory.search.words import Term
+
+TERMS = 64
+"""Terms of a question that count, the rarest."""
+
+ONCE = TOP / (1.0 + K1)
+"""What a term adds that stands once in a body of average length, as a multiple of its idf."""
+
+IN_TITLE = TOP * sum(WEIGHTS) / (sum(WEIGHTS) + K1)
+"""What it adds if it stands once in the title too."""
+
+
+class Level(StrEnum):
+    """How much of the exact ranking is given up for speed; measured in experiments/memory_speed."""
+
+    EXACT = "exact"
+    """The rows of FTS5's own bm25() over any of the words, proved for each question."""
+    CAREFUL = "careful"
+    """The best 400 rows of the sketch are scored."""
+    BALANCED = "balanced"
+    """The best 150."""
+    FAST = "fast"
+    """The best 50."""
+    RAREST = "rarest"
+    """The best 50 of those that hold the rarest words; the other words only order them."""
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """What a level means."""
+
+    rescored: int
+    """Rows of the sketch that are scored exactly, and at least thrice as many as are asked for."""
+    enough: int | None = None
+    """Rows after which no further term is looked at; None to look at all."""
+
+
+PRUNING = {
+    Level.CAREFUL: Pruning(400),
+    Level.BALANCED: Pruning(150),
+    Level.FAST: Pruning(50),
+    Level.RAREST: Pruning(50, enough=500),
+}
+
+
+def rank(
+    index: TextIndex, terms: Sequence[Term], limit: int, level: Level, mask: NDArray[np.bool_] | None = None
+) -> Ranked:
+    """Return the best rows that the mask allows with their BM25 (higher is better), best first, older first in ties.
+
+    The answer does not depend on what the index has in memory.
+    """
+    terms = terms[:TERMS]
+    if not terms or limit < 1:
+        return []
+    if level is Level.EXACT:
+        return rank_exactly(index, terms, limit, mask)
+    pruning = PRUNING[level]
+    count = max(pruning.rescored, 3 * limit)
+    rows = _of_one(index, terms[0], count, mask) if len(terms) == 1 else _sketched(index, terms, count, pruning, mask)
+    return best(index.score(terms, rows.tolist()).items(), limit)
+
+
+def _sketched(
+    index: TextIndex, terms: Sequence[Term], count: int, pruning: Pruning, mask: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    """Return the best rows, every term counted as if it stood once, in a text of average length."""
+    sums = np.zeros(index.highest + 1)
+    for term in terms:
+        holding, weight = index.holding(term), index.idf(term)
+        sums[holding.rows] += ONCE * weight
+        sums[holding.titled] += (IN_TITLE - ONCE) * weight
+        if pruning.enough is not None and np.count_nonzero(sums if mask is None else sums * mask) >= pruning.enough:
+            break
+    if mask is not None:
+        sums *= mask
+    seen = np.flatnonzero(sums)
+    return top(seen, sums[seen], count)
+
+
+def _of_one(index: TextIndex, term: Term, count: int, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
+    """Return the best rows for a single term, by how often it stands in titles where those are enough.
+
+    To the sketch all rows of a term are alike.
+    """
+    holding = index.holding(term)
+    rows, titles = (part if mask is None else part[mask[part]] for part in (holding.rows, holding.titled))
+    if len(rows) <= count:
+        return rows
+    match = titled(term) if len(titles) >= count else term.quoted
+    found = index.ask(match, count if mask is None else -1)
+    if mask is None:
+        return found.rows
+    allowed = mask[found.rows]
+    order = np.argsort(found.rows[allowed])
+    return top(found.rows[allowed][order], found.scores[allowed][order], count)

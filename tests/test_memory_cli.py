@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from looper.errors import LooperError
+from looper.memory_cli import app
+from tests.memory.bundled_train import TRAIN, with_method
+
+README = Path(__file__).parents[1] / "README.md"
+WHERE = ["--scope", "cpu", "--campaign", "c", "--budget-kind", "tokens", "--budget", "1000"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "better.py").write_text(with_method("swiglu"))
+    return tmp_path
+
+
+def call(*words: str, code: int = 0) -> str:
+    result = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result.stdout
+
+
+def shell(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "looper.cli", "memory", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_a_campaign_from_the_command_line(here: Path) -> None:
+    assert "methods" in call("init")
+    (here / "paper.md").write_text("# Gated units\n\nA gate multiplies the hidden channels.\n")
+    assert "added" in call("ingest", "paper.md") and "known already" in call("ingest", "paper.md")
+    for seed, metric in ((1, 2.50), (2, 2.51)):
+        assert "baseline" in call("record", "train.py", "--metric", str(metric), "--seed", str(seed), *WHERE)
+    found = json.loads(call("suggest", "improve validation bpb", "--scope", "cpu", "--campaign", "c", "--json"))
+    assert found["pack"] and found["tokens"]["brief"] > 0
+    assert "# Experiment brief" in call("suggest", "improve validation bpb", "--query", "gated units")
+    assert call("propose", "train.py", "better.py", *WHERE).startswith("allow")
+    words = ["record", "better.py", "--before", "train.py", "--metric", "2.45", "--seed", "1"]
+    logged = json.loads(call(*words, "--retrieval", found["retrieval"], *WHERE, "--json"))
+    assert logged["verdict"]["decision"] == "keep" and logged["experiment"]["methods"] == {"swiglu": "present"}
+    name = logged["experiment"]["id"]
+    assert name in call("log") and json.loads(call("log", "--json"))[-1]["metric"] == 2.45
+    assert "verdict: keep" in call("why", name)
+    assert "swiglu: 1 tried, 1 kept" in call("stats") and json.loads(call("stats", "--json"))["counts"]["outcome"] == 3
+    assert "gate multiplies" in call("search", "gate") and json.loads(call("search", "relu", "--json"))["methods"]
+    assert "| ours | 1 |" in call("replay", "--choices", "1", "--resamples", "20", "--sigma", "0.005")
+    assert call("check") == "researchfs.db is whole\n"
+    assert "keep" in call("export", "--results", "c")
+    call("export", "--out", "all.jsonl")
+    call("restore", "all.jsonl", "--db", "again.db")
+    assert call("export", "--db", "again.db") == (here / "all.jsonl").read_text()
+
+
+def test_a_known_failure_blocks_with_status_1(here: Path) -> None:
+    for seed, metric in ((1, 2.50), (2, 2.51)):
+        call("record", "train.py", "--metric", str(metric), "--seed", str(seed), *WHERE)
+    call("record", "better.py", "--before", "train.py", "--metric", "2.7", "--seed", "1", *WHERE)
+    said = call("propose", "train.py", "better.py", "--seed", "1", *WHERE, code=1)
+    assert said.startswith("block") and "reopened by" in said
+
+
+def test_check_ends_with_1_on_a_damaged_file_and_a_mistake_with_2_and_one_line(here: Path) -> None:
+    assert shell(here, "init").returncode == 0
+    assert shell(here, "check").returncode == 0
+    with sqlite3.connect("researchfs.db") as file:
+        file.execute("UPDATE method SET name = 'other' WHERE id = 'swiglu'")
+    file.close()
+    damaged = shell(here, "check", "--json")
+    assert damaged.returncode == 1 and any("swiglu" in line for line in json.loads(damaged.stdout)["problems"])
+    missing = shell(here, "search", "x", "--db", "none.db")
+    assert missing.returncode == 2 and not (here / "none.db").exists()
+    assert missing.stderr.startswith("looper: none.db is not there; make one with") and missing.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["record", "train.py"],
+        ["record", "train.py", "--status", "fine"],
+        ["suggest", "goal", "--code", "none.py"],
+        ["ingest", "no such thing"],
+        ["why", "none"],
+        ["replay", "none.tsv"],
+    ],
+)
+def test_mistakes_are_the_program_s_own_errors(here: Path, words: list[str]) -> None:
+    call("init")
+    with pytest.raises(LooperError):
+        CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_every_command_is_in_the_readme() -> None:
+    commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    text = README.read_text(encoding="utf-8")
+    assert commands - set(re.findall(r"looper memory ([a-z]+)", text)) == set()
