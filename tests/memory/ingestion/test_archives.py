@@ -60,7 +60,9 @@ def test_a_sparse_entry_cannot_claim_a_terabyte():
 
 
 @pytest.mark.parametrize(
-    "data", [tarball({"a": b"x" * 5000})[:-30], gzip.compress(b"hello")[:-2] + b"!!", b"\x1f\x8bnonsense"]
+    "data",
+    [tarball({"a": b"x" * 5000})[:-30], gzip.compress(b"hello")[:-2] + b"!!", b"\x1f\x8bnonsense"],
+    ids=["cut", "spoilt", "nonsense"],  # packed bytes hold the time, so they cannot name a test
 )
 def test_damage_is_named(data):
     with pytest.raises(StoreError, match=r"^p (is damaged|ends before)"):

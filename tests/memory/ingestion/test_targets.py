@@ -83,6 +83,7 @@ def test_a_path_that_exists_wins_over_an_identifier_of_that_name(tmp_path, monke
         ("a.txt", b"  \n", "holds no text"),
         ("a.tgz", tarball({"x.png": b"p"}), "no LaTeX paper"),
     ],
+    ids=["binary", "blank", "packed"],  # packed bytes hold the time, so they cannot name a test
 )
 def test_files_that_cannot_be_read_are_named(tmp_path, name, data, words):
     (tmp_path / name).write_bytes(data)
