@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import csv
 import hashlib
+import math
 import multiprocessing
 import os
 import re
@@ -24,13 +25,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from scipy import stats
+
 from looper.memory.methods import pack, recipes
 from looper.memory.rows import Method
 
 TASK = Path(pack.__file__).parents[2] / "benchmarks" / "research"
 ROWS = Path(__file__).parent / "results.tsv"
 FIELDS = ("code", "method", "seed", "val_bpb", "cpu_seconds", "steps", "params_M")
-T975 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
 def train_in(folder: str, seed: int) -> None:
@@ -80,53 +82,55 @@ def stored() -> dict[tuple[str, int], dict[str, str]]:
         return {(row["code"], int(row["seed"])): row for row in csv.DictReader(file, delimiter="\t")}
 
 
-def measure(jobs: dict[str, str], seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, str]]:
+def measure(jobs: dict[str, str], seeds: Sequence[int]) -> None:
     """Score all codes on all seeds, seed by seed; rows that are stored are not run again."""
-    rows = stored()
     for seed in seeds:
         for name, code in jobs.items():
-            if (digest(code), seed) not in rows:
+            if (digest(code), seed) not in stored():
                 row = {"code": digest(code), "method": name, "seed": str(seed), **score(code, seed)}
-                rows[digest(code), seed] = row
                 new = not ROWS.exists()
                 with ROWS.open("a") as file:
                     writer = csv.DictWriter(file, FIELDS, delimiter="\t", lineterminator="\n")
                     if new:
                         writer.writeheader()
                     writer.writerow(row)
-    return rows
+
+
+def line_of(method: Method, before: str, after: str, noise: float) -> tuple[float, str]:
+    """Return a method's mean gain and its line of the table, from the seeds that both codes were scored on."""
+    rows = stored()
+    seeds = [seed for code, seed in rows if code == digest(after) and (digest(before), seed) in rows]
+    pairs = [(rows[digest(before), seed], rows[digest(after), seed]) for seed in seeds]
+    gains = [float(one["val_bpb"]) - float(other["val_bpb"]) for one, other in pairs]
+    if not gains:
+        return -math.inf, f"| {method.id} | | 0 | not measured | | |"
+    gain, half = statistics.mean(gains), 0.0
+    if len(gains) > 1:
+        half = float(stats.t.ppf(0.975, len(gains) - 1)) * statistics.stdev(gains) / len(gains) ** 0.5
+    interval = f"[{gain - half:+.4f}, {gain + half:+.4f}]" if half else ""
+    # Each side of a pair is one run, and the seed's noise is in both.
+    clear = abs(gain) > max(half, 2 * noise * (2 / len(gains)) ** 0.5)
+    verdict = ("better" if gain > 0 else "worse") if clear else ""
+    against = ", ".join(method.couples_with) or "baseline"
+    return gain, f"| {method.id} | {against} | {len(gains)} | {gain:+.4f} | {interval} | {verdict} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="0: only the table of what is stored")
     seeds = range(1, parser.parse_args().seeds + 1)
     methods = pack.load()
     baseline = (TASK / "train.py").read_text()
     able = [method for method in methods if method.recipe]
-    jobs = {"baseline": baseline, **{method.id: recipes.apply(method, baseline, pack=methods) for method in able}}
-    rows = measure(jobs, seeds)
-
-    def column(code: str, name: str) -> list[float]:
-        return [float(rows[digest(code), seed][name]) for seed in seeds]
-
-    plain = column(baseline, "val_bpb")
+    jobs = {method.id: recipes.apply(method, baseline, pack=methods) for method in able}
+    measure({"baseline": baseline}, seeds)
+    measure(jobs, seeds)
+    plain = [float(row["val_bpb"]) for (code, _), row in stored().items() if code == digest(baseline)]
     noise = statistics.stdev(plain)
-    print(f"baseline: {statistics.mean(plain):.4f} bpb, standard deviation over seeds {noise:.4f}: {plain}\n")
-    print("| method | against | gain, bpb | 95 % interval | CPU time | beyond 2 sd |")
+    print(f"baseline: {statistics.mean(plain):.4f} bpb, standard deviation of {len(plain)} seeds {noise:.4f}\n")
+    print("| method | against | seeds | gain, bpb | 95 % interval | beyond 2 sd |")
     print("| --- | --- | --- | --- | --- | --- |")
-    lines = []
-    for method in able:
-        other = reference(method, methods, baseline)
-        pairs = zip(column(other, "val_bpb"), column(jobs[method.id], "val_bpb"), strict=True)
-        gains = [before - after for before, after in pairs]
-        gain = statistics.mean(gains)
-        half = T975[len(gains) - 1] * statistics.stdev(gains) / len(gains) ** 0.5
-        cost = sum(column(jobs[method.id], "cpu_seconds")) / sum(column(other, "cpu_seconds"))
-        clear = "" if abs(gain) <= 2 * noise else "better" if gain > 0 else "worse"
-        against = ", ".join(method.couples_with) or "baseline"
-        interval = f"[{gain - half:+.4f}, {gain + half:+.4f}]"
-        lines.append((gain, f"| {method.id} | {against} | {gain:+.4f} | {interval} | {cost:.2f} | {clear} |"))
+    lines = [line_of(method, reference(method, methods, baseline), jobs[method.id], noise) for method in able]
     print("\n".join(line for _, line in sorted(lines, reverse=True)))
 
 

@@ -6,6 +6,7 @@ their title: FTS5 says so 15 times as fast as it scores. The rows chosen are the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,6 +22,9 @@ from looper.memory.search.words import Term
 TERMS = 64
 """Terms of a question that count, the rarest."""
 
+USUAL = 100_000
+"""Chunks up to which a level scores as many rows as it says."""
+
 ONCE = TOP / (1.0 + K1)
 """What a term adds that stands once in a body of average length, as a multiple of its idf."""
 
@@ -34,7 +38,7 @@ class Level(StrEnum):
     EXACT = "exact"
     """The rows of FTS5's own bm25() over any of the words, proved for each question."""
     CAREFUL = "careful"
-    """The best 400 rows of the sketch are scored."""
+    """The best 400 rows of the sketch are scored; more in an index of over 100,000 chunks, as in all that follow."""
     BALANCED = "balanced"
     """The best 150."""
     FAST = "fast"
@@ -48,7 +52,7 @@ class Pruning:
     """What a level means."""
 
     rescored: int
-    """Rows of the sketch that are scored exactly, and at least thrice as many as are asked for."""
+    """Rows of the sketch that are scored exactly, in an index of up to 100,000 chunks."""
     enough: int | None = None
     """Rows after which no further term is looked at; None to look at all."""
 
@@ -74,7 +78,8 @@ def rank(
     if level is Level.EXACT:
         return rank_exactly(index, terms, limit, mask)
     pruning = PRUNING[level]
-    count = max(pruning.rescored, 3 * limit)
+    # The larger the index, the more rows are alike to the sketch.
+    count = max(round(pruning.rescored * max(1.0, math.sqrt(index.rows / USUAL))), 3 * limit)
     rows = _of_one(index, terms[0], count, mask) if len(terms) == 1 else _sketched(index, terms, count, pruning, mask)
     return best(index.score(terms, rows.tolist()).items(), limit)
 
@@ -97,15 +102,15 @@ def _sketched(
 
 
 def _of_one(index: TextIndex, term: Term, count: int, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """Return the best rows for a single term, by how often it stands in titles where those are enough.
+    """Return the best rows for a single term, of those with it in the title where they are enough.
 
-    To the sketch all rows of a term are alike.
+    To the sketch all rows of a term are alike, so FTS5 ranks them.
     """
     holding = index.holding(term)
     rows, titles = (part if mask is None else part[mask[part]] for part in (holding.rows, holding.titled))
     if len(rows) <= count:
         return rows
-    match = titled(term) if len(titles) >= count else term.quoted
+    match = f"({titled(term)}) AND {term.quoted}" if len(titles) >= count else term.quoted
     found = index.ask(match, count if mask is None else -1)
     if mask is None:
         return found.rows
