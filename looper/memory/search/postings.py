@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,8 @@ WEIGHTS = (5.0, 1.0)
 K1, B = 1.2, 0.75
 """Constants of FTS5's bm25()."""
 
-CACHE = 64_000_000
-"""Bytes of lists that are kept."""
+CACHE = 128_000_000
+"""Bytes of lists that are kept, of each of the two kinds."""
 
 MASKS = 8
 """Filters that are kept, a byte for each row."""
@@ -53,8 +53,8 @@ class Scored:
 class Holding:
     """The rows that hold a term, and those of them that hold it in their title; a small part of the price of Scored."""
 
-    rows: NDArray[np.int64]
-    titled: NDArray[np.int64]
+    rows: NDArray[np.signedinteger[Any]]
+    titled: NDArray[np.signedinteger[Any]]
 
     @property
     def size(self) -> int:
@@ -138,11 +138,12 @@ class TextIndex:
         kept = self._holding.get(term.stem)
         return kept or self._holding.keep(term.stem, Holding(self._rows(term.quoted), self._rows(titled(term))))
 
-    def _rows(self, match: str) -> NDArray[np.int64]:
+    def _rows(self, match: str) -> NDArray[np.signedinteger[Any]]:
         # As one text, for making a Python object of each row takes ten times as long as finding it.
         query = "SELECT group_concat(rowid) FROM chunk_text WHERE chunk_text MATCH ?"
         (text,) = self.connection.execute(query, (match,)).fetchone()
-        return np.fromstring(text, np.int64, sep=",") if text else np.zeros(0, np.int64)
+        kind = np.int32 if self.highest < 2**31 else np.int64
+        return np.fromstring(text, np.int64, sep=",").astype(kind) if text else np.zeros(0, kind)
 
     def score(self, terms: Sequence[Term], rows: Sequence[int]) -> dict[int, float]:
         """Return the BM25 of some rows over all terms, counted in their texts."""
