@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from looper.errors import LooperError, MachineError, StoreError
+from looper.models.front import Front
 from looper.protocols import Model
-from looper.records import Conversation, Reply, Skill, digest_of
+from looper.records import Conversation, Reply, digest_of
 from looper.store import Store
 
 WIDTH = 16
 """Conversations that a model is asked at once where it does not say how many it takes together."""
 
 
-class Kept:
+class Kept(Front):
     """A model in front of a store; for questions that are asked once each, such as those for synthetic examples.
 
     An answer's address is the model's identity and everything that is asked, so that runs and jobs share them. It is
@@ -25,35 +25,8 @@ class Kept:
 
     def __init__(self, model: Model, store: Store) -> None:
         """Wrap a model; its answers go to `store`."""
-        self._model = model
+        super().__init__(model)
         self._store = store
-
-    @property
-    def id(self) -> str:
-        """The model's identity."""
-        return self._model.id
-
-    @property
-    def knows_protocol(self) -> bool:
-        """Whether the model needs no manual."""
-        return self._model.knows_protocol
-
-    @property
-    def weights(self) -> Path | None:
-        """The model's trainable weights."""
-        return self._model.weights
-
-    def tokens(self, text: str) -> int:
-        """Count a text's tokens."""
-        return self._model.tokens(text)
-
-    def with_skill(self, skill: Skill) -> Model:
-        """Return the bare model with a skill applied."""
-        return self._model.with_skill(skill)
-
-    def forget(self, conversation: str) -> None:
-        """Free what the model holds of a conversation; its answers stay."""
-        self._model.forget(conversation)
 
     def reply(self, conversations: Sequence[Conversation]) -> Sequence[Reply]:
         """Answer a batch, from the store where it can. Raises what the model raises, when all others are kept."""

@@ -7,6 +7,7 @@ from collections import defaultdict
 from looper.memory.database import snapshot
 from looper.memory.rows import Decision, Role, Scope, Status
 from looper.memory.store import MemoryStore
+from looper.proportions import wilson
 from looper.records import Record
 
 COUNTED = ("paper", "chunk", "method", "retrieval", "experiment", "outcome", "verdict", "event")
@@ -85,14 +86,6 @@ def stats(store: MemoryStore) -> Stats:
     rows = [_method_row(method, decisions) for method, decisions in results.items()]
     rows.sort(key=lambda row: (-(row.win_rate_low or 0.0), -row.tried, row.method))
     return Stats(counts=counts, bytes=pages * size, methods=tuple(rows))
-
-
-def wilson(wins: int, of: int) -> tuple[float, float]:
-    """Return the 95% Wilson interval of a rate."""
-    from scipy.stats import binomtest
-
-    interval = binomtest(wins, of).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
 
 
 def _log_row(store: MemoryStore, id: str) -> LogRow:

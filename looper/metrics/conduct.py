@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from looper.metrics.intervals import rate, wilson
+from looper.metrics.intervals import rate
 from looper.metrics.outcomes import Outcome
 from looper.metrics.usage import distinct_sessions, spread
+from looper.proportions import wilson
 
 
 def conduct(probes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from looper.errors import LooperError
-from looper.metrics.intervals import Values, clean, denominator, effective_count, z_of
+from looper.metrics.intervals import Values, clean, denominator, effective_count
 from looper.metrics.power import ALPHA, detectable_effect
+from looper.proportions import z_of
 from looper.records import Record
 
 FLIPS = 20_000

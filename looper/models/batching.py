@@ -6,11 +6,11 @@ import queue
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from pathlib import Path
 
 from looper.errors import ModelError
+from looper.models.front import Front
 from looper.protocols import Model
-from looper.records import Conversation, Reply, Skill
+from looper.records import Conversation, Reply
 
 GATHER_SECONDS = 0.003
 """Wait for one more conversation before a batch starts: a fuller batch costs the model no more time."""
@@ -18,7 +18,7 @@ GATHER_SECONDS = 0.003
 _Request = tuple[Conversation, "Future[Reply]"]
 
 
-class BatchingModel:
+class BatchingModel(Front):
     """A model front for many threads; one thread of its own asks the real model in batches.
 
     Which conversations meet in a batch depends on timing; the model's contract (company does not
@@ -27,7 +27,7 @@ class BatchingModel:
 
     def __init__(self, model: Model, *, width: int) -> None:
         """Wrap a model; at most `width` conversations are answered in one call."""
-        self._model = model
+        super().__init__(model)
         self._width = width
         self._queue: queue.Queue[_Request | None] = queue.Queue()
         self._thread = threading.Thread(target=self._serve, name="looper-model", daemon=True)
@@ -39,33 +39,6 @@ class BatchingModel:
     def __exit__(self, *_: object) -> None:
         self._queue.put(None)
         self._thread.join()
-
-    @property
-    def id(self) -> str:
-        """The model's identity."""
-        return self._model.id
-
-    @property
-    def knows_protocol(self) -> bool:
-        """Whether the model needs no manual."""
-        return self._model.knows_protocol
-
-    @property
-    def weights(self) -> Path | None:
-        """The model's trainable weights."""
-        return self._model.weights
-
-    def tokens(self, text: str) -> int:
-        """Count a text's tokens."""
-        return self._model.tokens(text)
-
-    def with_skill(self, skill: Skill) -> Model:
-        """Return the bare model with a skill applied."""
-        return self._model.with_skill(skill)
-
-    def forget(self, conversation: str) -> None:
-        """Free a finished session's cache."""
-        self._model.forget(conversation)
 
     def reply(self, conversations: Sequence[Conversation]) -> Sequence[Reply]:
         """Queue conversations and wait for their answers."""

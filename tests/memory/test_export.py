@@ -12,9 +12,10 @@ from looper.errors import StoreError
 from looper.memory import events
 from looper.memory.check import check
 from looper.memory.export import export, restore, results
-from looper.memory.overview import log, stats, wilson
+from looper.memory.overview import log, stats
 from looper.memory.rows import Chunk, Decision, Experiment, Outcome, Role, Status, Verdict
 from looper.memory.store import MemoryStore
+from looper.proportions import wilson
 from tests.memory import records_for_tests as one
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from looper.metrics.conduct import conduct
-from looper.metrics.intervals import rate, wilson
+from looper.metrics.intervals import rate
 from looper.metrics.summary import summarise
+from looper.proportions import wilson
 from tests.metrics.test_summary import row, three_arms
 
 

@@ -4,7 +4,8 @@ import pytest
 from scipy.stats import binomtest
 
 from looper.errors import LooperError
-from looper.metrics.intervals import denominator, rate, wilson
+from looper.metrics.intervals import denominator, rate
+from looper.proportions import wilson
 
 
 def tasks(*outcomes):

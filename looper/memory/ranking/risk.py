@@ -10,6 +10,7 @@ from statistics import median
 from looper.memory.ranking.posterior import latest, noises, weight_of
 from looper.memory.ranking.settings import Cost, Ranking
 from looper.memory.rows import Evidence, Scope, Status, ancestors
+from looper.proportions import wilson
 from looper.records import Record
 
 
@@ -80,8 +81,6 @@ def win_rate(
     method: str, evidence: Sequence[Evidence], *, scope: Scope = "", settings: Ranking | None = None
 ) -> WinRate:
     """Return the method's win rate in a scope and all below it."""
-    from scipy.stats import binomtest
-
     chosen = settings or Ranking()
     sigmas = noises(evidence, {e.scope for e in evidence}, chosen.sigma)
     wins = losses = inconclusive = 0
@@ -98,11 +97,11 @@ def win_rate(
         losses += e.delta < -bar
         inconclusive += abs(e.delta) <= bar
     decided = wins + losses
-    interval = binomtest(wins, decided).proportion_ci(method="wilson") if decided else None
+    low, high = wilson(wins, decided) if decided else (0.0, 1.0)
     return WinRate(
         wins=wins,
         decided=decided,
         inconclusive=inconclusive,
-        low=float(interval.low) if interval else 0.0,
-        high=float(interval.high) if interval else 1.0,
+        low=low,
+        high=high,
     )
