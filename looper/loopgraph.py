@@ -6,8 +6,8 @@ An agent of yours needs three calls, of which the memory does the rest:
     answer = loopgraph.proposed(new_code)       # before the run: allow, caution or block, with the evidence
     logged = loopgraph.after(metric)            # after the run: outcome, credit, verdict
 
-and one at the start, `loopgraph.baseline(code, metric, seed=...)`, once for each seed: two seeds measure the noise.
-Everything stays in one SQLite file.
+and one at the start, `loopgraph.baseline(code, metric, seed=...)`, once for each seed: two seeds measure the noise,
+more of them let smaller effects be told from it. Everything stays in one SQLite file.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ class LoopGraph:
 
     def baseline(self, code: str, metric: float, *, seed: int = 0, **costs: Any) -> Logged:
         """Note the result of a program as it stands; another seed of it is a replicate, which tells the noise."""
-        self._check(metric, "ok")
-        experiment = self.client.log_experiment(code, description="baseline", seed=seed, **self._where)
-        return self.client.log_outcome(experiment.id, metric, metric_name=self.metric_name, **costs)
+        with self.client.store.transaction():
+            experiment = self.client.log_experiment(code, description="baseline", seed=seed, **self._where)
+            return self.client.log_outcome(experiment.id, metric, metric_name=self.metric_name, **costs)
 
     def before(self, goal: str, code: str, *, query: str = "") -> Suggestion:
         """Return what the memory knows for a goal and the current code; `str()` of it is the text for the prompt."""
@@ -85,6 +85,7 @@ class LoopGraph:
             seed=self.seed,
             limit=self.limit,
             budget_tokens=self.budget_tokens,
+            metric_name=self.metric_name,
         )
         self._before, self._proposal = (code, found.retrieval), None
         return found
@@ -104,26 +105,21 @@ class LoopGraph:
         """Note how the run of the last proposal ended: its metric, or the status `crash` or `timeout`.
 
         `details` are those of `ResearchFSClient.log_outcome`: tokens, cost, wall, memory, log, decision. Raises
-        ConfigError without a proposal.
+        ConfigError without a proposal. A result that is refused leaves nothing behind: call it again with a better one.
         """
         if self._before is None or self._proposal is None:
             raise ConfigError(
                 "after() has to follow proposed(code); for a program that is not a change call baseline(code, metric)"
             )
-        self._check(metric, status)
         before, retrieval = self._before
-        experiment = self.client.log_experiment(
-            code_before=before, retrieval=retrieval, **self._proposal, **self._where
-        )
-        self._before = self._proposal = None
         details.setdefault("metric_name", self.metric_name)
-        return self.client.log_outcome(experiment.id, metric, status=status, **details)
-
-    def _check(self, metric: float | None, status: str) -> None:
-        """Refuse a result that could not be stored, before its experiment is."""
-        from looper.memory.experience import require_result
-
-        require_result(status, metric, self.metric_name)
+        with self.client.store.transaction():
+            experiment = self.client.log_experiment(
+                code_before=before, retrieval=retrieval, **self._proposal, **self._where
+            )
+            logged = self.client.log_outcome(experiment.id, metric, status=status, **details)
+        self._before = self._proposal = None
+        return logged
 
     @property
     def _where(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from looper.memory.terminal import existing, ids, notice, opened, print_json, text_of
+from looper.memory.terminal import existing, ids, line_of, notice, opened, print_json, say, text_of, written
 
 app = typer.Typer(
     help="A local memory of papers, methods, experiments and results, in one SQLite file.", no_args_is_help=True
@@ -19,14 +19,17 @@ Db = Annotated[Path, typer.Option("--db", help="The memory file.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Scope = Annotated[str, typer.Option(help="Where results are measured, e.g. nanochat/h100/depth8.")]
 Campaign = Annotated[str, typer.Option(help="Name of the series of experiments.")]
+Metric = Annotated[str, typer.Option(help="What results are logged as.")]
+MOST = 10_000
+"""Most rows that are asked for."""
 DB = Path("researchfs.db")
 
 
 @app.command()
 def init(db: Db = DB) -> None:
     """Make a memory file with the bundled methods; one that is there stays as it is."""
-    with opened(db, write=True) as client:
-        print(f"{db}: {len(client.store.methods())} methods")
+    with opened(db, make=True) as client:
+        say(f"{db}: {len(client.store.methods())} methods")
 
 
 @app.command()
@@ -37,13 +40,13 @@ def ingest(
     as_json: Json = False,
 ) -> None:
     """Read sources into the memory; their passages are found by search and quoted in briefs."""
-    with opened(db, write=True) as client:
+    with opened(db, make=True) as client:
         found = [one for target in targets for one in client.ingest(target, scope=scope, notice=notice)]
     if as_json:
         print_json(found)
     else:
         for one in found:
-            print(f"{one.paper.id}: {one.passages} passages, {'added' if one.new else 'known already'}")
+            say(f"{one.paper.id}: {one.passages} passages, {'added' if one.new else 'known already'}")
 
 
 @app.command("import")
@@ -58,20 +61,20 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Read a finished campaign: its results table, and the changes from its git history."""
-    with opened(db, write=True) as client:
+    with opened(db, make=True) as client:
         found = client.import_log(repo, table=table, code=code, campaign=campaign, scope=scope, sigma=sigma)
     if as_json:
         return print_json(found)
     for note in found.notes:
         notice(note)
-    print(f"{found.campaign}: {found.experiments} new experiments; {found.credited} in all hold a known method")
+    say(f"{found.campaign}: {found.experiments} new experiments; {found.credited} in all hold a known method")
 
 
 @app.command()
 def search(
     text: Annotated[str, typer.Argument(help="Any words.")],
     db: Db = DB,
-    limit: Annotated[int, typer.Option(help="Most passages and methods.")] = 8,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Most passages and methods.")] = 8,
     as_json: Json = False,
 ) -> None:
     """Find passages and methods."""
@@ -80,9 +83,9 @@ def search(
     if as_json:
         return print_json(found)
     for method in found.methods:
-        print(f"method {method.method}: {method.name}")
+        say(f"method {method.method}: {line_of(method.name)}")
     for passage in found.passages:
-        print(f"{passage.paper}, {passage.locator}: {' '.join(passage.text.split())[:160]}")
+        say(f"{passage.paper}, {passage.locator}: {line_of(passage.text)[:160]}")
     if not found.methods and not found.passages:
         print("nothing found")
 
@@ -96,8 +99,9 @@ def suggest(
     scope: Scope = "",
     campaign: Campaign = "",
     seed: Annotated[int, typer.Option(help="Of the campaign's draws.")] = 0,
-    limit: Annotated[int, typer.Option(help="Most methods.")] = 6,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Most methods.")] = 6,
     budget_tokens: Annotated[int, typer.Option(help="Most tokens of the brief.")] = 2000,
+    metric_name: Metric = "val_bpb",
     as_json: Json = False,
 ) -> None:
     """Print the experiment brief for a goal and a program; the answer is remembered."""
@@ -112,10 +116,11 @@ def suggest(
             seed=seed,
             limit=limit,
             budget_tokens=budget_tokens,
+            metric_name=metric_name,
         )
     if as_json:
         return print_json(found)
-    print(found.brief, end="")
+    say(found.brief, end="")
     notice(f"{found.retrieval}; {found.tokens.brief} tokens ({found.tokens.counted_by})")
 
 
@@ -140,9 +145,9 @@ def propose(
     if as_json:
         print_json(answer)
     else:
-        print(f"{answer.ruling}: {answer.reason}")
+        say(f"{answer.ruling}: {line_of(answer.reason)}")
         for condition in answer.reopens:
-            print(f"  reopened by: {condition}")
+            say(f"  reopened by: {condition}")
     if answer.ruling == "block":
         raise typer.Exit(1)
 
@@ -152,6 +157,7 @@ def record(
     after: Annotated[Path, typer.Argument(help="The program that ran.")],
     before: Annotated[Path | None, typer.Option(help="What it was before the change; a baseline has none.")] = None,
     metric: Annotated[float | None, typer.Option(help="Its result, lower is better.")] = None,
+    metric_name: Metric = "val_bpb",
     status: Annotated[str, typer.Option(help="ok, crash or timeout.")] = "ok",
     db: Db = DB,
     retrieval: Annotated[str, typer.Option(help="Id of the suggestion that it followed.")] = "",
@@ -166,9 +172,9 @@ def record(
     """Log a finished run: credit from its code, and a verdict given the noise."""
     from looper.memory.experience import require_result
 
-    require_result(status, metric, "val_bpb")
+    require_result(status, metric, metric_name)
     texts = text_of(after), text_of(before) if before else ""
-    with opened(db, write=True) as client:
+    with opened(db, make=True) as client, client.store.transaction():
         experiment = client.log_experiment(
             *texts,
             retrieval=retrieval,
@@ -179,14 +185,14 @@ def record(
             budget_kind=budget_kind,
             budget=budget,
         )
-        logged = client.log_outcome(experiment.id, metric, status=status)
+        logged = client.log_outcome(experiment.id, metric, status=status, metric_name=metric_name)
     if as_json:
         return print_json(logged)
     verdict = logged.verdict
-    print(f"{experiment.id}: {'baseline' if verdict is None else verdict.decision}; methods {ids(experiment.methods)}")
+    say(f"{experiment.id}: {'baseline' if verdict is None else verdict.decision}; methods {ids(experiment.methods)}")
     if verdict is not None and verdict.delta is not None:
         sigma = "unknown" if verdict.sigma is None else f"{verdict.sigma:.3g}"
-        print(f"  delta {verdict.delta:+.6g} (positive is better), noise {sigma}")
+        say(f"  delta {verdict.delta:+.6g} (positive is better), noise {sigma}")
     for note in logged.notes:
         notice(note)
 
@@ -195,26 +201,28 @@ def record(
 def log(
     db: Db = DB,
     campaign: Annotated[str | None, typer.Option(help="Only this one.")] = None,
-    limit: Annotated[int, typer.Option(help="Most experiments.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="Most experiments.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List the last experiments, the newest last."""
     with opened(db) as client:
+        if campaign is not None:
+            client.store.require_campaign(campaign)
         rows = client.log(campaign=campaign, limit=limit)
     if as_json:
         return print_json(rows)
     for row in rows:
         metric = "no result" if row.metric is None else f"{row.metric_name} {row.metric:.6f}"
         delta = "" if row.delta is None else f" {row.delta:+.6f}"
-        words = " ".join(row.description.split())
-        print(f"{row.experiment}  {metric}{delta}  {row.decision or '-'}  {ids(row.methods)}  {words}")
+        words = line_of(row.description)
+        say(f"{row.experiment}  {metric}{delta}  {row.decision or '-'}  {ids(row.methods)}  {words}")
 
 
 @app.command()
 def why(experiment: Annotated[str, typer.Argument(help="Id of an experiment, see log.")], db: Db = DB) -> None:
     """Show why an experiment was made and what came of it, back to the passage of the paper."""
     with opened(db) as client:
-        print(client.why(experiment), end="")
+        say(client.why(experiment), end="")
 
 
 @app.command()
@@ -227,7 +235,7 @@ def stats(db: Db = DB, as_json: Json = False) -> None:
     print(", ".join(f"{name} {count}" for name, count in found.counts.items()) + f"; {found.bytes:,} bytes")
     for row in found.methods:
         low = "unknown" if row.win_rate_low is None else f"{row.win_rate_low:.2f}"
-        print(
+        say(
             f"{row.method}: {row.tried} tried, {row.kept} kept, {row.discarded} discarded, "
             f"{row.inconclusive} inconclusive, {row.crashed} crashed; win rate at least {low} (95 %)"
         )
@@ -242,7 +250,7 @@ def check(db: Db = DB, as_json: Json = False) -> None:
     if as_json:
         print(json.dumps({"problems": problems}))
     else:
-        print("\n".join(problems) or f"{db} is whole")
+        say("\n".join(problems) or f"{db} is whole")
     if problems:
         raise typer.Exit(1)
 
@@ -260,12 +268,17 @@ def export(
     with opened(db) as client:
         if results:
             text = table(client.store, results)
-            print(text, end="") if out is None else out.write_text(text, encoding="utf-8")
+            if out is None:
+                print(text, end="")
+            else:
+                with written(out, db) as file:
+                    file.write(text)
         elif out is None:
             write(client.store, sys.stdout)
         else:
-            with out.open("w", encoding="utf-8") as file:
-                print(f"{out}: {write(client.store, file)} lines")
+            with written(out, db) as file:
+                count = write(client.store, file)
+            say(f"{out}: {count} lines")
 
 
 @app.command()
@@ -285,6 +298,7 @@ def replay(
     log: Annotated[Path | None, typer.Argument(help="A results.tsv or .jsonl of evidence; else the memory.")] = None,
     db: Db = DB,
     campaign: Annotated[str | None, typer.Option(help="Of the memory, only this campaign.")] = None,
+    scope: Annotated[str | None, typer.Option(help="Of the memory, only what was measured here.")] = None,
     goal: Annotated[str, typer.Option(help="Words of the goal; adds the keyword policy.")] = "",
     choices: Annotated[list[int] | None, typer.Option(help="After how many choices; 5, 10 and 20 without it.")] = None,
     resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 500,
@@ -301,13 +315,17 @@ def replay(
         read = read_log(existing(log), sigma)
     else:
         with opened(db) as client:
-            rows = [e for e in client.store.evidence() if campaign is None or e.campaign == campaign]
-        read = log_of([e for e in rows if e.delta is not None or e.methods], sigma)
+            if campaign is not None:
+                client.store.require_campaign(campaign)
+            rows = [e for e in client.store.evidence() if campaign in (None, e.campaign) and scope in (None, e.scope)]
+        read = log_of(rows, sigma)
+    for note in read.notes:
+        notice(note)
     policies = [policy for policy in Policy if goal or policy is not Policy.KEYWORD]
     lines = play(read, policies, ks=choices or (5, 10, 20), resamples=resamples, seed=seed, goal=goal)
     if as_json:
         return print_json(lines)
-    print(table(lines))
+    say(table(lines))
 
 
 @app.command()
@@ -319,4 +337,6 @@ def serve(
     """Offer the memory to agents over the Model Context Protocol, to this machine alone."""
     from looper.memory.mcp_server import serve as run
 
+    if not db.exists():
+        notice(f"{db} is not there yet; it is made")
     run(db, http=http, port=port)

@@ -9,6 +9,7 @@ import pytest
 
 from looper.errors import ConfigError
 from looper.loopgraph import LoopGraph, ResearchFSClient, Usable
+from looper.memory.ranking.settings import Ranking
 from looper.memory.rows import Decision, Role
 from tests.memory.bundled_train import TRAIN, measure, with_method
 
@@ -118,3 +119,79 @@ def test_the_face_is_light_and_its_client_is_the_memory_s(tmp_path: Path) -> Non
     with ResearchFSClient(tmp_path / "researchfs.db") as client:
         assert client.method("swiglu").name.startswith("SwiGLU")
     assert [path.name for path in tmp_path.iterdir()] == ["researchfs.db"]
+
+
+def test_a_refused_result_leaves_nothing_behind_and_can_be_given_again(tmp_path: Path) -> None:
+    with memory_at(tmp_path / "memory.db") as memory:
+        for seed in (1, 2):
+            memory.baseline(TRAIN, measure(TRAIN, seed), seed=seed)
+        with pytest.raises(ConfigError, match="cost=-1"):
+            memory.baseline(TRAIN, 2.5, seed=3, cost=-1.0)
+        memory.before(GOAL, TRAIN)
+        memory.proposed(with_method("swiglu"), seed=1)
+        for wrong in ({"decision": "keep"}, {"decision": "maybe"}, {"wall": -1.0}, {"metric_name": 3}):
+            with pytest.raises(ValueError if "metric_name" in wrong else ConfigError):
+                memory.after(status="crash", **wrong)
+        counts = memory.client.stats().counts
+        assert (counts["experiment"], counts["outcome"]) == (2, 2)
+        logged = memory.after(2.0)
+        assert logged.verdict is not None and logged.verdict.delta is not None
+        assert memory.client.stats().counts["experiment"] == 3
+
+
+def test_a_second_question_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    with memory_at(tmp_path / "memory.db") as memory:
+        memory.baseline(TRAIN, 2.5, seed=1)
+        memory.before(GOAL, TRAIN)
+        memory.proposed(with_method("swiglu"), seed=1)
+        again = memory.before(GOAL, TRAIN)
+        with pytest.raises(ConfigError, match="has to follow proposed"):
+            memory.after(2.4)
+        memory.proposed(with_method("rope"), seed=1)
+        logged = memory.after(2.4)
+        assert logged.experiment.retrieval == again.retrieval and "rope" in logged.experiment.methods
+
+
+def test_a_query_that_won_is_asked_again_and_then_tires(tmp_path: Path) -> None:
+    with memory_at(tmp_path / "memory.db", ranking=Ranking(thompson=False)) as memory:
+        for seed, metric in enumerate([2.50, 2.515] * 3, start=1):
+            memory.baseline(TRAIN, metric, seed=seed)
+        first = memory.before(GOAL, TRAIN)
+        better = with_method("swiglu")
+        memory.proposed(better, seed=1)
+        assert memory.after(2.45).verdict.decision is Decision.KEEP
+        again = [memory.before(GOAL, better) for _ in range(12)]
+        assert again[0].reused and again[0].query == first.query
+        assert f'"{first.query}" (asked before' in again[0].brief
+        assert not again[-1].reused and again[-1].query != first.query
+
+
+def test_the_noise_and_the_effects_of_another_metric_are_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "memory.db"
+    with memory_at(path, ranking=Ranking(thompson=False)) as memory:
+        for seed in (1, 2):
+            memory.baseline(TRAIN, measure(TRAIN, seed), seed=seed)
+        memory.before(GOAL, TRAIN)
+        memory.proposed(with_method("swiglu"), seed=1)
+        memory.after(1.5)
+    with memory_at(path, metric_name="val_loss", limit=40, ranking=Ranking(thompson=False)) as memory:
+        assert "assumed, not measured" in memory.before(GOAL, TRAIN).brief
+        for seed in (1, 2):
+            memory.baseline(TRAIN, 5.0 + seed, seed=seed)
+        found = memory.before(GOAL, TRAIN)
+        assert "noise of one result: 0.707 (measured from 2 results" in found.brief
+        swiglu = next(entry for entry in found.pack if entry.method == "swiglu")
+        assert swiglu.tries == 1 and swiglu.mean_effect is None
+        memory.proposed(with_method("swiglu"), seed=1)
+        assert memory.after(5.5).verdict.delta == pytest.approx(0.5)
+
+
+def test_a_result_is_judged_though_its_baseline_comes_later(tmp_path: Path) -> None:
+    with memory_at(tmp_path / "memory.db") as memory:
+        memory.before(GOAL, TRAIN)
+        memory.proposed(with_method("swiglu"), seed=1)
+        early = memory.after(1.0)
+        assert early.verdict is None
+        assert memory.baseline(TRAIN, 2.5, seed=1).rejudged == (early.experiment.id,)
+        assert memory.baseline(TRAIN, 2.501, seed=2).rejudged == (early.experiment.id,)
+        assert memory.client.store.verdict(early.experiment.id).decision is Decision.KEEP

@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from looper.errors import LooperError
+from looper.errors import ConfigError, LooperError, StoreError
 from looper.memory_cli import app
 from tests.memory.bundled_train import TRAIN, with_method
 
@@ -42,7 +42,7 @@ def test_a_campaign_from_the_command_line(here: Path) -> None:
     assert "methods" in call("init")
     (here / "paper.md").write_text("# Gated units\n\nA gate multiplies the hidden channels.\n")
     assert "added" in call("ingest", "paper.md") and "known already" in call("ingest", "paper.md")
-    for seed, metric in ((1, 2.50), (2, 2.51)):
+    for seed, metric in ((1, 2.50), (2, 2.501)):
         assert "baseline" in call("record", "train.py", "--metric", str(metric), "--seed", str(seed), *WHERE)
     found = json.loads(call("suggest", "improve validation bpb", "--scope", "cpu", "--campaign", "c", "--json"))
     assert found["pack"] and found["tokens"]["brief"] > 0
@@ -100,6 +100,61 @@ def test_mistakes_are_the_program_s_own_errors(here: Path, words: list[str]) -> 
     call("init")
     with pytest.raises(LooperError):
         CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def test_an_export_never_takes_the_place_of_a_memory_and_is_whole_or_not_there(here: Path) -> None:
+    call("init")
+    call("init", "--db", "other.db")
+    call("record", "train.py", "--metric", "2.5", *WHERE)
+    before = (here / "researchfs.db").read_bytes()
+    (here / "link.db").symlink_to(here / "researchfs.db")
+    for out in ("researchfs.db", "./researchfs.db", "researchfs.db-wal", "other.db", "link.db"):
+        for words in ((), ("--results", "c")):
+            with pytest.raises(ConfigError, match="memory file itself"):
+                call("export", "--out", out, *words)
+    with pytest.raises(ConfigError, match=r"nosuch.*choose another place"):
+        call("export", "--out", "nosuch/x.jsonl")
+    assert (here / "researchfs.db").read_bytes() == before and call("check") == "researchfs.db is whole\n"
+    (here / "all.jsonl").write_text("an older export")
+    (here / "all.jsonl.part").write_text("somebody's")
+    with pytest.raises(ConfigError, match=r"all\.jsonl\.part is there already"):
+        call("export", "--out", "all.jsonl")
+    assert (here / "all.jsonl").read_text() == "an older export"
+    (here / "all.jsonl.part").unlink()
+    call("export", "--out", "all.jsonl")
+    assert call("restore", "all.jsonl", "--db", "again.db") and not (here / "all.jsonl.part").exists()
+    call("export", "--out", "/dev/null")
+    assert not Path("/dev/null").is_file()
+
+
+def test_a_name_that_was_mistyped_makes_no_file_and_a_first_record_says_that_it_does(here: Path) -> None:
+    for words in (["suggest", "goal"], ["propose", "train.py", "better.py"], ["log"]):
+        with pytest.raises(StoreError, match=r"typo\.db is not there"):
+            call(*words, "--db", "typo.db")
+    assert not (here / "typo.db").exists()
+    made = CliRunner().invoke(app, ["record", "train.py", "--metric", "2.5"], catch_exceptions=False)
+    assert made.exit_code == 0 and "researchfs.db is not there yet" in made.stderr
+
+
+def test_numbers_out_of_range_and_an_unknown_campaign_are_named(here: Path) -> None:
+    call("record", "train.py", "--metric", "2.5", *WHERE)
+    for words in (["search", "x", "--limit", "9" * 20], ["log", "--limit", "-1"], ["suggest", "goal", "--limit", "0"]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2 and "--limit" in result.stderr
+    for words in (["log", "--campaign", "nosuch"], ["export", "--results", "nosuch"], ["replay", "--campaign", "no"]):
+        with pytest.raises(StoreError, match="it holds 'c'"):
+            call(*words)
+
+
+def test_what_others_wrote_is_printed_without_escapes(here: Path) -> None:
+    escape = "gate\x1b]0;owned\x07 the\x9b2J \u202elayer"
+    call("record", "train.py", "--metric", "2.5", "--description", escape, *WHERE)
+    (here / "paper.md").write_text(f"# Units\n\nA {escape} multiplies.\n")
+    call("ingest", "paper.md")
+    name = json.loads(call("log", "--json"))[-1]["experiment"]
+    for words in (["log"], ["log", "--json"], ["search", "multiplies"], ["why", name], ["export", "--results", "c"]):
+        said = call(*words)
+        assert "layer" in said and not set("\x1b\x07\x9b\u202e") & set(said), words
 
 
 def test_every_command_is_in_the_readme() -> None:

@@ -8,14 +8,13 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from statistics import fmean
 
 from looper.errors import ConfigError, PatchError
 from looper.memory.brief import Brief, Draft, write
 from looper.memory.experience import measured_noise, parent_of
-from looper.memory.methods.pack import PACK, read
-from looper.memory.methods.recipes import apply, excluded
+from looper.memory.methods.pack import bundled
+from looper.memory.methods.recipes import apply, chain, excluded
 from looper.memory.predicates import applies, present
 from looper.memory.quoting import failures_in, passages_for
 from looper.memory.ranking.logs import words_of
@@ -44,6 +43,8 @@ class Question:
     limit: int = 6
     budget_tokens: int = 2000
     path: str = "train.py"
+    metric_name: str = "val_bpb"
+    """What gets better; effects on another metric are not mixed in."""
 
     def __post_init__(self) -> None:
         """Refuse an empty goal and an empty pack."""
@@ -74,13 +75,33 @@ def suggest(
 
     With a `placebo` seed what is known of the methods is dealt to other methods, for a control arm of equal length.
     """
-    methods, evidence = store.methods(), store.evidence()
+    while True:
+        number = store.counted("retrieval", asked.campaign)
+        found, retrieval = _answer(store, searcher, asked, number, settings, counting, placebo)
+        with store.transaction():
+            if store.counted("retrieval", asked.campaign) == number:
+                store.add_retrieval(retrieval)
+                return found
+        # Another process of the campaign was faster, and has these draws: ask for the next ones.
+
+
+def _answer(
+    store: MemoryStore,
+    searcher: Searcher,
+    asked: Question,
+    number: int,
+    settings: Ranking,
+    counting: Counting,
+    placebo: int | None,
+) -> tuple[Suggestion, Retrieval]:
+    """Return the answer that is the campaign's retrieval of a number, and how it is kept."""
+    methods, evidence = store.methods(), [_of_metric(e, asked.metric_name) for e in store.evidence()]
     if placebo is not None:
         methods, evidence = shuffled(methods, evidence, seed=placebo)
-    settings, sigma_note = _measured(store, asked.scope, evidence, settings)
+    settings, sigma_note = _measured(store, asked, evidence, settings)
     code = code_of(asked.code)
     # Every retrieval of a campaign takes draws of its own, and stores the seed that gives them again.
-    seed = int(digest_of([asked.seed, asked.campaign, len(store.retrievals(asked.campaign))])[:12], 16)
+    seed = int(digest_of([asked.seed, asked.campaign, number])[:12], 16)
     since = _since(store, code, asked)
     candidates, having, left_out = _candidates(methods, code)
     choice = _query(store, asked, candidates, code, evidence, settings, seed=seed, since=since)
@@ -103,7 +124,8 @@ def suggest(
         Draft(
             goal=asked.goal.strip(),
             place=_place(asked, ranked[0].parts["sigma"] if ranked else settings.sigma, sigma_note),
-            query=choice.query + (" (asked before, and it led to gains)" if choice.reused else ""),
+            query=choice.query,
+            reused=choice.reused,
             code=asked.code,
             entries=entries,
             failures=failures_in(store, evidence, asked.scope, described=placebo is None),
@@ -117,8 +139,7 @@ def suggest(
     entries = [entry.model_copy(update={"shown": n < brief.methods}) for n, entry in enumerate(entries)]
     passages = [one.model_copy(update={"shown": one.chunk in brief.passages}) for one in passages]
     retrieval = _retrieval(asked, choice, code, seed, settings, placebo, brief, entries, passages)
-    store.add_retrieval(retrieval)
-    return Suggestion(
+    answer = Suggestion(
         retrieval=retrieval.id,
         goal=asked.goal,
         scope=asked.scope,
@@ -134,16 +155,25 @@ def suggest(
         brief=brief.text,
         tokens=brief.tokens,
     )
+    return answer, retrieval
 
 
 # ---------------------------------------------------------------- the question
 
 
-def _measured(store: MemoryStore, scope: Scope, evidence: Sequence[Evidence], settings: Ranking) -> tuple[Ranking, str]:
+def _of_metric(evidence: Evidence, name: str) -> Evidence:
+    """Return what a run tells of a metric: one that measured another still tells that it ran, its price and crashes."""
+    other = evidence.metric_name != name
+    return evidence.model_copy(update={"delta": None, "sigma": None}) if other else evidence
+
+
+def _measured(
+    store: MemoryStore, asked: Question, evidence: Sequence[Evidence], settings: Ranking
+) -> tuple[Ranking, str]:
     """Return settings whose fallback noise is what replicates measured, if they did, and where the noise comes from."""
-    if not math.isnan(noise(evidence, scope, math.nan)):
+    if not math.isnan(noise(evidence, asked.scope, math.nan)):
         return settings, "measured"
-    found = measured_noise(store, scope)
+    found = measured_noise(store, asked.scope, asked.metric_name)
     if found.sigma is not None:
         return replace(settings, sigma=found.sigma), found.note
     return settings, f"assumed, not measured: {found.note}"
@@ -238,7 +268,7 @@ def _entry(
         contraindications=method.contraindications,
         notes=ranked.notes,
         sources=method.sources,
-        bundled=_bundled(method),
+        bundled=bundled(method),
     )
 
 
@@ -246,27 +276,11 @@ def _recipe(method: Method, code: str, pack: Sequence[Method]) -> tuple[tuple[di
     """Return the edits that put a method and the partners that it needs into this code; or why there are none."""
     if not method.recipe:
         return (), "the method has no recipe; write the change yourself"
-    known = {other.id: other for other in pack}
     try:
         apply(method, code, pack=pack)
     except PatchError as error:
         return (), str(error)
-    partners = [known[name] for name in method.couples_with if name in known and not present(known[name], code)]
-    return (*(edit for partner in partners for edit in partner.recipe), *method.recipe), ""
-
-
-@lru_cache(maxsize=256)
-def _shipped(id: str) -> Method | None:
-    path = PACK / f"{id}.yaml"
-    return read(path) if id.isidentifier() and path.is_file() else None
-
-
-def _bundled(method: Method) -> bool:
-    """Tell whether looper ships a method with these very words (claims may have been dealt anew, for the placebo)."""
-    shipped = _shipped(method.id)
-    return shipped is not None and all(
-        getattr(shipped, name) == getattr(method, name) for name in ("name", "category", "summary", "recipe")
-    )
+    return tuple(chain(method, code, pack)), ""
 
 
 def _place(asked: Question, sigma: float, note: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from looper.errors import ConfigError
 from looper.memory.code_map import code_map
-from looper.memory.ingestion import delimited
+from looper.memory.ingestion.untrusted import delimited, one_line
 from looper.memory.suggestion import Entry, Passage, Tokens
 from looper.records import Record
 
@@ -54,6 +54,8 @@ class Draft:
     place: str
     """Scope, campaign, and the noise there."""
     query: str
+    reused: bool = False
+    """Whether the query was asked before and led to gains."""
     code: str
     entries: Sequence[Entry]
     failures: Sequence[str]
@@ -121,18 +123,29 @@ def _rendered(blocks: Sequence[tuple[str, str]]) -> str:
 def _head(draft: Draft) -> str:
     lines = [
         "# Experiment brief",
-        f"Goal: {draft.goal}",
-        draft.place,
+        f"Goal: {one_line(draft.goal)}",
+        one_line(draft.place),
         "Lower is better for the metric. Effects are improvements, so positive is better; what sources report are "
         "changes of their own metric.",
-        f"Searched the memory for: {draft.query}" if draft.query else "",
+        _searched(draft),
         "" if draft.entries else "No method is left to suggest: the code has them all, or they do not apply to it.",
     ]
     return "\n".join(line for line in lines if line)
 
 
+def _searched(draft: Draft) -> str:
+    if not draft.query:
+        return ""
+    query = one_line(draft.query)
+    # The words of a reused query are those of an earlier proposer, whoever that was.
+    told = f"{json.dumps(query, ensure_ascii=False)} (asked before, and it led to gains)" if draft.reused else query
+    return f"Searched the memory for: {told}"
+
+
 def _method(entry: Entry) -> str:
-    lines = [f"{entry.rank}. {_line(entry.method)}" + (f": {entry.name} [{entry.category}]" if entry.bundled else "")]
+    lines = [
+        f"{entry.rank}. {one_line(entry.method)}" + (f": {entry.name} [{entry.category}]" if entry.bundled else "")
+    ]
     lines.append(f"   {_evidence(entry)}")
     claims = [
         f"{claim.effect:+g} {claim.unit} ({'; '.join(filter(None, (claim.scale, claim.source, claim.locator)))})"
@@ -141,11 +154,11 @@ def _method(entry: Entry) -> str:
     claims += [f"{len(entry.claims) - CLAIMS} more"] if len(entry.claims) > CLAIMS else []
     told = [f"sources report changes of {'; '.join(claims)}"] if claims else []
     if entry.bundled:
-        lines += [f"   {line}" for line in (entry.summary, *told)]
+        lines += [f"   {line}" for line in (entry.summary, *told, *(f"note: {one_line(note)}" for note in entry.notes))]
     else:
-        lines.append(delimited("\n".join([entry.name, entry.summary, *told]), f"method {entry.method}"))
-    lines += [f"   note: {_line(note)}" for note in entry.notes]
-    edits = "they fit the code, see below or the recipe" if entry.recipe else f"none: {_line(entry.recipe_note)}"
+        words = [entry.name, entry.summary, *told, *(f"note: {note}" for note in entry.notes)]
+        lines.append(delimited("\n".join(words), f"method {entry.method}"))
+    edits = "they fit the code, see below or the recipe" if entry.recipe else f"none: {one_line(entry.recipe_note)}"
     lines.append(f"   edits: {edits}")
     return "\n".join(lines)
 
@@ -163,7 +176,7 @@ def _evidence(entry: Entry) -> str:
 def _edits(entry: Entry) -> str:
     text = "\n".join(json.dumps(edit, ensure_ascii=False) for edit in entry.recipe)
     if entry.bundled:
-        return f"{_line(entry.method)}:\n{text}"
+        return f"{one_line(entry.method)}:\n{text}"
     return delimited(text, f"edits of method {entry.method}")
 
 
@@ -194,7 +207,3 @@ def _add_map(page: _Page, draft: Draft) -> None:
         if text and page.add("map", text.rstrip("\n")):
             return
         room //= 2
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())

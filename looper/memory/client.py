@@ -53,9 +53,9 @@ class Imported(Record):
 
     campaign: str
     experiments: int
-    """Those that the memory did not hold yet."""
+    """Those that the memory did not hold yet, or not with their results."""
     credited: int
-    """Of these, with a known method in their diff."""
+    """Those of the whole campaign, known before or not, with a known method in their diff."""
     notes: tuple[str, ...]
     """What is odd, missing or lost."""
 
@@ -115,6 +115,7 @@ class ResearchFSClient:
         seed: int = 0,
         limit: int = 6,
         budget_tokens: int = 2000,
+        metric_name: str = "val_bpb",
     ) -> Suggestion:
         """Return ranked methods and the experiment brief for a goal and the code as it stands; it is remembered.
 
@@ -130,6 +131,7 @@ class ResearchFSClient:
             seed=seed,
             limit=limit,
             budget_tokens=budget_tokens,
+            metric_name=metric_name,
         )
         return suggest(
             self.store, self._searcher, asked, settings=self.ranking, counting=self._counting, placebo=self._placebo
@@ -184,11 +186,13 @@ class ResearchFSClient:
         budget: float = 0.0,
         parent: str = "",
         claimed: Collection[str] = (),
+        id: str = "",
     ) -> Experiment:
         """Add an experiment; without `code_before` it is a baseline or a replicate of one.
 
         Methods are credited from the syntax trees of both codes; what is only `claimed` earns nothing. The parent is
-        the experiment that ran `code_before` in this scope, unless it is named.
+        the experiment that ran `code_before` in this scope, unless it is named. An `id` of the caller's own makes a
+        campaign that is played again the very same; without one it is made here.
         """
         return add_experiment(
             self.store,
@@ -203,6 +207,7 @@ class ResearchFSClient:
             budget=budget,
             parent=parent,
             claimed=claimed,
+            id=id,
         )
 
     def log_outcome(

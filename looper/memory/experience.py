@@ -7,7 +7,8 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Collection
-from statistics import fmean, variance
+from statistics import NormalDist, fmean, variance
+from typing import Any
 
 from looper.errors import ConfigError
 from looper.memory.credit import credit, roles
@@ -47,7 +48,10 @@ class Logged(Record):
 
 def parent_of(store: MemoryStore, code: Code | str, *, campaign: str, scope: Scope) -> str:
     """Return the first experiment that ran this program in the scope, of the campaign if it has one; '' for none."""
-    digest = code_of(code).digest
+    return _first_with(store, code_of(code).digest, campaign, scope)
+
+
+def _first_with(store: MemoryStore, digest: str, campaign: str, scope: Scope) -> str:
     alike = [other for other in store.experiments(scope=scope) if other.ast_hash == digest]
     own = [other for other in alike if other.campaign == campaign]
     finished = [other for other in own or alike if _metric(store.outcome(other.id)) is not None]
@@ -68,11 +72,13 @@ def add_experiment(
     budget: float = 0.0,
     parent: str = "",
     claimed: Collection[str] = (),
+    id: str = "",
 ) -> Experiment:
     """Add the experiment of changing `before` into `code`; without a `before` it is a baseline, or a replicate of one.
 
     The parent is looked up by the program that `before` is, unless it is named. Methods are credited from the syntax
-    trees; those that were only `claimed` are kept as claims.
+    trees; those that were only `claimed` are kept as claims. Without an `id` it gets one that no other process makes.
+    Where the parent is not known yet, the digest of `before` is kept, so that its baseline finds it later.
     """
     if before and not parent:
         parent = parent_of(store, before, campaign=campaign, scope=scope)
@@ -87,46 +93,43 @@ def add_experiment(
         budget_kind=budget_kind,
         budget=budget,
     )
-    number = len(store.experiments(campaign=campaign))
     credits = credit(before, code, store.methods(), claimed=claimed) if before else {}
-    experiment = made.model_copy(
-        update={
-            "id": f"{campaign or 'experiment'}:{number:04d}:{uuid.uuid4().hex[:7]}",
-            "at": time.time(),
-            "number": number,
-            "retrieval": retrieval,
-            "methods": roles(credits),
-        }
-    )
-    store.add_experiment(experiment)
+    with store.transaction():  # two processes must not take the same number
+        number = store.counted("experiment", campaign)
+        experiment = made.model_copy(
+            update={
+                "id": id or f"{campaign or 'experiment'}:{number:04d}:{uuid.uuid4().hex[:7]}",
+                "at": time.time(),
+                "number": number,
+                "retrieval": retrieval,
+                "methods": roles(credits),
+            }
+        )
+        store.add_experiment(experiment, before=code_of(before).digest if before and not parent else "")
     return experiment
 
 
 def add_outcome(store: MemoryStore, outcome: Outcome, *, decision: Decision | None = None, gate: float = 2.0) -> Logged:
-    """Add what an experiment measured and judge it against its parent.
+    """Add what an experiment measured and judge it against its parent, in one transaction.
 
-    `decision` is what the caller did with the change; without it a change is kept or discarded if it is beyond `gate`
-    times the noise, and else inconclusive. Raises ConfigError for a finished run without a number.
+    `decision` is what the caller did with the change; without it `judged` says whether it is beyond the `gate`. Raises
+    ConfigError for a finished run without a number, a price below 0 and a decision that does not go with the status.
     """
     require_result(outcome.status, outcome.metric, outcome.metric_name)
+    _require_prices(outcome)
     if outcome.status is not Status.OK and decision in (Decision.KEEP, Decision.INCONCLUSIVE):
         raise ConfigError(
             f"{outcome.experiment!r} ended with {outcome.status}; decide crash or discard, not {decision}"
         )
-    experiment = store.experiment(outcome.experiment)
-    store.add_outcome(outcome)
-    noise = measured_noise(store, experiment.scope, outcome.metric_name)
-    verdict, notes = judged(store, experiment, outcome, noise, decision=decision, gate=gate)
-    if verdict is not None:
-        store.add_verdict(verdict)
-    return Logged(
-        experiment=experiment,
-        outcome=outcome,
-        verdict=verdict,
-        noise=noise,
-        notes=notes,
-        rejudged=_rejudge(store, experiment, outcome, noise, gate),
-    )
+    with store.transaction():
+        experiment = store.experiment(outcome.experiment)
+        store.add_outcome(outcome)
+        noise = measured_noise(store, experiment.scope, outcome.metric_name)
+        verdict, notes = judged(store, experiment, outcome, noise, decision=decision, gate=gate)
+        if verdict is not None:
+            store.add_verdict(verdict)
+        rejudged = _rejudge(store, experiment, outcome, noise, gate)
+    return Logged(experiment=experiment, outcome=outcome, verdict=verdict, noise=noise, notes=notes, rejudged=rejudged)
 
 
 def require_result(status: str, metric: float | None, metric_name: str) -> None:
@@ -135,6 +138,14 @@ def require_result(status: str, metric: float | None, metric_name: str) -> None:
         raise ConfigError(f"unknown status {status!r}; choose one of {', '.join(Status)}")
     if status == Status.OK and (metric is None or not math.isfinite(metric)):
         raise ConfigError(f"a run is ok with {metric_name} {metric}; give a number, or the status crash or timeout")
+
+
+def _require_prices(outcome: Outcome) -> None:
+    """Refuse what a run cannot have cost; rows that are stored already stay readable."""
+    for name in ("steps", "prompt_tokens", "completion_tokens", "cost", "wall", "memory"):
+        value = getattr(outcome, name)
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{name}={value}; give a number from 0 on, or leave it out where it is unknown")
 
 
 def measured_noise(store: MemoryStore, scope: Scope, metric_name: str = "val_bpb") -> Noise:
@@ -177,39 +188,46 @@ def judged(
     """Return the verdict on an outcome, and what should be known about it.
 
     delta is the parent's result less the own one; the parent's is that of the same seed where runs repeat themselves,
-    else the mean of its replicates. P(improve) is Student's, for the noise itself was estimated.
+    else the mean of its replicates. P(improve) is Student's, for the noise itself was estimated, and counts the noise
+    of the parent too. Unless the caller made the `decision`, a change is kept where P(improve) is at least Phi(gate),
+    discarded where it is at most Phi(-gate), and else inconclusive. So a change that does nothing is kept in about
+    Phi(-gate) of the cases, and discarded in as many: 2.3 % each at the gate of 2, however few seeds the baseline has
+    (1.4 to 2.0 % where one result of the same seed is compared, for the noise was estimated from that one too).
+    The price of few seeds is what goes unseen: with two, a change has to be worth some twenty times the noise.
     """
+    experiment = _linked(store, experiment)
+    told: dict[str, Any] = {"experiment": experiment.id, "sigma": noise.sigma, "decided": decision is not None}
+    told["freedom"] = noise.freedom if noise.sigma is not None else None
     if not experiment.parent:
         if not experiment.diff:
             return None, ()
-        return None, ("its parent is not known: log the baseline (the code before, and its result) first",)
+        theirs = Verdict(**told, baseline="", decision=decision) if decision else None
+        return theirs, ("its parent is not known: log the baseline (the code before, and its result), which judges it",)
     if outcome.status is not Status.OK:
-        verdict = Verdict(
-            experiment=experiment.id, baseline=experiment.parent, sigma=noise.sigma, decision=decision or Decision.CRASH
-        )
-        return verdict, ()
+        return Verdict(**told, baseline=experiment.parent, decision=decision or Decision.CRASH), ()
     results = _comparable(store, experiment, outcome.metric_name)
     if not results or outcome.metric is None:
-        verdict = Verdict(
-            experiment=experiment.id,
-            baseline=experiment.parent,
-            sigma=noise.sigma,
-            decision=decision or Decision.INCONCLUSIVE,
-        )
+        verdict = Verdict(**told, baseline=experiment.parent, decision=decision or Decision.INCONCLUSIVE)
         return verdict, (f"no {outcome.metric_name} of its parent in this scope and budget; log the baseline here too",)
     same = [one for one in results if one[0].seed == experiment.seed] if experiment.budget_kind in FIXED else []
     against = same or results
     delta = fmean(metric for _, metric in against) - outcome.metric
     notes = () if noise.sigma is not None else (f"the noise is unknown, so {delta:+.6g} proves nothing: {noise.note}",)
     verdict = Verdict(
-        experiment=experiment.id,
+        **told,
         baseline=against[0][0].id,
         delta=delta,
-        sigma=noise.sigma,
         p_improve=_chance(delta, noise, len(against)),
-        decision=decision or _decided(delta, noise, gate),
+        decision=decision or decided(delta, noise, len(against), gate),
     )
     return verdict, notes
+
+
+def _linked(store: MemoryStore, experiment: Experiment) -> Experiment:
+    """Return a change with its parent, where that ran only after it."""
+    before = "" if experiment.parent or not experiment.diff else store.program_before(experiment.id)
+    found = _first_with(store, before, experiment.campaign, experiment.scope) if before else ""
+    return experiment.model_copy(update={"parent": found}) if found and found != experiment.id else experiment
 
 
 def _comparable(store: MemoryStore, experiment: Experiment, metric_name: str) -> list[tuple[Experiment, float]]:
@@ -236,8 +254,10 @@ def _chance(delta: float, noise: Noise, count: int) -> float | None:
     return float(stdtr(noise.freedom, delta / (noise.sigma * math.sqrt(1.0 + 1.0 / count))))
 
 
-def _decided(delta: float, noise: Noise, gate: float) -> Decision:
-    if noise.sigma is None or abs(delta) <= gate * noise.sigma:
+def decided(delta: float, noise: Noise, count: int, gate: float) -> Decision:
+    """Return what a difference to the mean of `count` results says, given the noise; see `judged` for its error."""
+    doubt = _chance(-abs(delta), noise, count)  # that the truth lies on the other side; near 0 it is exact
+    if doubt is None or delta == 0.0 or doubt > NormalDist().cdf(-gate):
         return Decision.INCONCLUSIVE
     return Decision.KEEP if delta > 0.0 else Decision.DISCARD
 
@@ -245,22 +265,39 @@ def _decided(delta: float, noise: Noise, gate: float) -> Decision:
 def _rejudge(
     store: MemoryStore, experiment: Experiment, outcome: Outcome, noise: Noise, gate: float
 ) -> tuple[str, ...]:
-    """Judge again what was judged in this scope before the noise was known; what the caller decided stays."""
-    if noise.sigma is None:
-        return ()
+    """Judge again what was judged in this scope before its baseline or the noise was known.
+
+    What the caller decided stays.
+    """
     again: list[str] = []
     for other in store.experiments(scope=experiment.scope):
         verdict, result = store.verdict(other.id), store.outcome(other.id)
-        if verdict is None or result is None or verdict.sigma is not None or verdict.delta is None:
+        if result is None or result.metric_name != outcome.metric_name:
             continue
-        if result.metric_name != outcome.metric_name:
+        if verdict is not None and verdict.baseline and verdict.delta is not None and verdict.sigma is not None:
             continue
-        theirs = None if verdict.decision is Decision.INCONCLUSIVE else verdict.decision
-        new, _ = judged(store, other, result, noise, decision=theirs, gate=gate)
-        if new is not None:
+        new, _ = judged(store, other, result, noise, decision=_of_the_caller(verdict), gate=gate)
+        if new is not None and _tells_more(new, verdict):
             store.add_verdict(new)
             again.append(other.id)
     return tuple(again)
+
+
+def _tells_more(new: Verdict, old: Verdict | None) -> bool:
+    if old is None or (new.baseline and not old.baseline):
+        return True
+    if new.delta is None:
+        return False
+    return old.delta is None or (old.sigma is None and new.sigma is not None)
+
+
+def _of_the_caller(verdict: Verdict | None) -> Decision | None:
+    """Return what the caller decided; None where that was left to the memory."""
+    if verdict is None:
+        return None
+    # Older files do not say who decided; without a noise the memory alone calls nothing better or worse.
+    theirs = verdict.decided or verdict.decision is not Decision.INCONCLUSIVE
+    return verdict.decision if theirs else None
 
 
 def _metric(outcome: Outcome | None) -> float | None:

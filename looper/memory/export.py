@@ -14,6 +14,7 @@ from looper.errors import StoreError
 from looper.memory.check import check
 from looper.memory.database import open_database, snapshot, writing
 from looper.memory.events import Head, canonical, head
+from looper.memory.ingestion.untrusted import visible
 from looper.memory.rows import Decision, Experiment, Outcome, Status, Verdict
 from looper.memory.schema import MIGRATIONS, VERSION
 from looper.memory.store import MemoryStore
@@ -102,10 +103,8 @@ def results(store: MemoryStore, campaign: str) -> str:
     autoresearch writes it; an unknown memory is left empty. Experiments that have no verdict yet, or no metric, are
     left out, except that a baseline counts as kept; an inconclusive change was not kept, so it reads `discard`.
     """
+    store.require_campaign(campaign)
     experiments = store.experiments(campaign)
-    if not experiments:
-        known = sorted({experiment.campaign for experiment in store.experiments()})
-        raise StoreError(f"no campaign {campaign!r} in {store.path}; it holds {', '.join(map(repr, known)) or 'none'}")
     metric, lines = "", []
     for experiment in experiments:
         outcome = store.outcome(experiment.id)
@@ -128,7 +127,7 @@ def _result(experiment: Experiment, outcome: Outcome, verdict: Verdict | None) -
     if outcome.status is not Status.OK or (verdict and verdict.decision is Decision.CRASH):
         status = "crash"
     elif verdict is None:
-        status = "" if experiment.parent else "keep"
+        status = "" if experiment.parent or experiment.diff else "keep"
     else:
         status = "keep" if verdict.decision is Decision.KEEP else "discard"
     if not status or (outcome.metric is None and status != "crash"):
@@ -136,7 +135,7 @@ def _result(experiment: Experiment, outcome: Outcome, verdict: Verdict | None) -
     commit = re.split(r"[:/@]", experiment.id)[-1][:7]
     value = 0.0 if status == "crash" or outcome.metric is None else outcome.metric
     memory = "" if outcome.memory is None else f"{outcome.memory / _GIBI:.1f}"
-    return "\t".join((commit, f"{value:.6f}", memory, status, " ".join(experiment.description.split())))
+    return "\t".join((commit, f"{value:.6f}", memory, status, " ".join(visible(experiment.description).split())))
 
 
 # ---------------------------------------------------------------- JSON lines

@@ -123,7 +123,7 @@ def gate(proposal: Experiment, history: History, settings: Guard | None = None) 
     settings = settings or Guard()
     if not settings.enabled:
         return Answer(ruling=Ruling.ALLOW, reason="the guard is off")
-    prior = list(history.experiments())
+    prior = [_linked(experiment, history) for experiment in history.experiments()]
     known = {experiment.id: experiment for experiment in prior}
     alike = duplicates(proposal, prior, near=settings.near)
     exact = [known[one.experiment] for one in alike if one.exact]
@@ -154,7 +154,8 @@ def believe(repeats: Sequence[Experiment], history: History) -> Belief:
 
     The mean difference has the variance sigma^2 / n of the results and, as they may all be compared
     with one baseline, sigma^2 / (largest n of one verdict) of the baseline: on the careful side.
-    Where a run is deterministic (a budget of steps or tokens), repeats of one seed count once.
+    Where a run is deterministic (a budget of steps or tokens), repeats of one seed count once. P(improve) is Student's
+    with the fewest degrees of freedom among the verdicts, normal where sigma was given.
     """
     looks: dict[object, Verdict] = {}
     crashes = 0
@@ -176,8 +177,22 @@ def believe(repeats: Sequence[Experiment], history: History) -> Belief:
     chances = stated if len(looks) == 1 or sigma is None else []
     if sigma is not None:
         error = sigma * math.sqrt(1 / n + 1 / max(verdict.n for verdict in looks.values()))
-        chances = [*chances, 0.5 * math.erfc(-delta / error / math.sqrt(2))]
+        chances = [*chances, _below(delta / error, min(_freedom(verdict) for verdict in looks.values()))]
     return Belief(n=n, delta=delta, sigma=sigma, p_improve=max(chances, default=None), crashes=crashes)
+
+
+def _freedom(verdict: Verdict) -> float:
+    """Return the degrees of freedom behind a verdict's sigma; infinity where it was given."""
+    if verdict.freedom is not None:
+        return verdict.freedom
+    # Who states P(improve) estimated sigma; older files do not say from how much, so it is taken for the least.
+    return math.inf if verdict.p_improve is None else 1.0
+
+
+def _below(t: float, freedom: float) -> float:
+    from scipy.special import ndtr, stdtr
+
+    return float(ndtr(t) if math.isinf(freedom) else stdtr(freedom, t))
 
 
 def proposed(
@@ -227,6 +242,12 @@ def _differs(
         "policy of seeds": _seeds(proposal, [*prior, proposal]) != _seeds(other, prior),
     }
     return [name for name, differs in checks.items() if differs]
+
+
+def _linked(experiment: Experiment, history: History) -> Experiment:
+    """Return a change whose parent ran only after it with the parent that its verdict found."""
+    verdict = history.verdict(experiment.id) if experiment.diff and not experiment.parent else None
+    return experiment.model_copy(update={"parent": verdict.baseline}) if verdict else experiment
 
 
 def _parent(experiment: Experiment, known: dict[str, Experiment]) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import sqlite3
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from looper.memory import events, sessions
-from looper.memory.database import explained
 from looper.memory.sessions import Session
 from looper.memory.store import MemoryStore
 from looper.records import Episode, Note, Query, Recall, digest_of
@@ -72,7 +69,8 @@ class SessionKnowledge(ABC):
         for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
             (folder / name).unlink(missing_ok=True)
         if self.start:
-            _copy(Path(self.start), path)
+            with MemoryStore.open(Path(self.start), read_only=True) as start:
+                start.copy_to(path)
         with MemoryStore.open(path) as store:
             self.index(store)
         return SessionMemory(path=path, option=self)
@@ -108,11 +106,3 @@ class SessionMemory:
                 break
             notes.setdefault(session.note, Note(text=session.note, source=session.id))
         return Recall(notes=tuple(notes.values()))
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a store, with what its journal holds."""
-    with MemoryStore.open(source, read_only=True) as store:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with explained(target), closing(sqlite3.connect(target)) as copy:
-            store.connection.backup(copy)

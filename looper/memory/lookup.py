@@ -26,12 +26,12 @@ from looper.memory.rows import (
     Scope,
     Verdict,
 )
-from looper.memory.tables import CHUNK, EXPERIMENT, ITEM, OUTCOME, PAPER, RETRIEVAL, VERDICT, Row, Values
+from looper.memory.tables import CHUNK, EXPERIMENT, IN_EVENT, ITEM, OUTCOME, PAPER, RETRIEVAL, VERDICT, Row, Values
 
 _PRESENT = "SELECT method FROM experiment_method WHERE experiment = e.id AND role = 'present' ORDER BY method"
 _EVIDENCE = f"""
 SELECT e.id, e.place, (SELECT json_group_array(method) FROM ({_PRESENT})), e.scope, e.campaign,
-    coalesce(r.query, ''), o.status, v.delta, v.sigma, coalesce(v.n, 1), o.wall, o.cost
+    coalesce(r.query, ''), o.status, v.delta, v.sigma, coalesce(v.n, 1), o.wall, o.cost, e.description, o.metric_name
 FROM (SELECT *, row_number() OVER (ORDER BY event) - 1 AS place FROM experiment) AS e
 JOIN outcome AS o ON o.experiment = e.id
 LEFT JOIN verdict AS v ON v.experiment = e.id
@@ -87,6 +87,22 @@ class Lookup:
             )
         )
 
+    def counted(self, table: str, campaign: str) -> int:
+        """Return how many rows of a campaign a table has, `experiment` or `retrieval`."""
+        count: int = self._all(f"SELECT count(*) FROM {table} WHERE campaign = ?", campaign)[0][0]
+        return count
+
+    def campaigns(self) -> list[str]:
+        """Return the campaigns that have experiments, by name."""
+        return [row[0] for row in self._all("SELECT DISTINCT campaign FROM experiment ORDER BY campaign")]
+
+    def require_campaign(self, campaign: str) -> None:
+        """Raise StoreError that names the known campaigns unless this is one."""
+        known = self.campaigns()
+        if campaign not in known:
+            names = ", ".join(map(repr, known)) or "none"
+            raise StoreError(f"no campaign {campaign!r} in {self.path}; it holds {names}")
+
     def experiment(self, id: str) -> Experiment:
         """Return an experiment with its methods."""
         row = self._one(f"SELECT {EXPERIMENT.selected} FROM experiment WHERE id = ?", id)
@@ -110,8 +126,17 @@ class Lookup:
 
     def verdict(self, id: str) -> Verdict | None:
         """Return the verdict on an experiment; None while there is none."""
-        rows = self._all(f"SELECT {VERDICT.selected} FROM verdict WHERE experiment = ?", id)
-        return Verdict.model_validate(VERDICT.values(rows[0])) if rows else None
+        told = "SELECT event.data FROM event WHERE event.id = verdict.event"
+        rows = self._all(f"SELECT ({told}), {VERDICT.selected} FROM verdict WHERE experiment = ?", id)
+        if not rows:
+            return None
+        more = {name: value for name, value in json.loads(rows[0][0]).items() if name in IN_EVENT["verdict"]}
+        return Verdict.model_validate({**more, **VERDICT.values(rows[0][1:])})
+
+    def program_before(self, id: str) -> str:
+        """Return the digest of the program that an experiment changed, where no parent was known; '' otherwise."""
+        rows = self._all("SELECT data FROM event WHERE subject = ? AND kind = 'before' ORDER BY id DESC LIMIT 1", id)
+        return str(json.loads(rows[0][0])["program"]) if rows else ""
 
     def evidence(self) -> list[Evidence]:
         """Return the finished experiments, those with an outcome, in the order of writing."""
@@ -126,7 +151,7 @@ class Lookup:
     def exposures(self) -> list[Exposure]:
         """Return each time that a method was shown, in order."""
         rows = self._all(
-            "SELECT i.method, r.scope, r.event, i.attempted FROM retrieval_item AS i JOIN retrieval AS r "
+            "SELECT i.method, r.scope, r.event, i.attempted, r.id FROM retrieval_item AS i JOIN retrieval AS r "
             "ON r.id = i.retrieval WHERE i.method <> '' AND i.shown ORDER BY r.event, i.rank"
         )
         return self._exposures(rows)
@@ -134,7 +159,7 @@ class Lookup:
     def query_exposures(self) -> list[Exposure]:
         """Return each time that a query was asked, in order; it was attempted if an experiment followed."""
         rows = self._all(
-            "SELECT query, scope, event, id IN (SELECT retrieval FROM experiment) FROM retrieval "
+            "SELECT query, scope, event, id IN (SELECT retrieval FROM experiment), id FROM retrieval "
             "WHERE query <> '' ORDER BY event"
         )
         return self._exposures(rows)
@@ -178,8 +203,14 @@ class Lookup:
     def _exposures(self, rows: Iterable[Row]) -> list[Exposure]:
         events = [row[0] for row in self._all("SELECT event FROM experiment ORDER BY event")]
         return [
-            Exposure(subject=subject, scope=scope, order=bisect_left(events, event), attempted=bool(attempted))
-            for subject, scope, event, attempted in rows
+            Exposure(
+                subject=subject,
+                scope=scope,
+                order=bisect_left(events, event),
+                attempted=bool(attempted),
+                retrieval=retrieval,
+            )
+            for subject, scope, event, attempted, retrieval in rows
         ]
 
 

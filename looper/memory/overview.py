@@ -45,7 +45,7 @@ class MethodRow(Record):
     open: int
     """Without a verdict."""
     win_rate: float | None
-    """kept / (kept + discarded); None where neither happened."""
+    """kept / (kept + discarded); None where neither happened. Crashes are no part of it, they are counted apart."""
     win_rate_low: float | None
     """Lower end of its 95% Wilson interval: 1 of 1 is worth less than 8 of 10."""
 

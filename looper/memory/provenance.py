@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 
 from looper.errors import StoreError
 from looper.memory import events
+from looper.memory.ingestion.untrusted import visible
 from looper.memory.rows import Chunk, Experiment, Item, Method, Outcome, Paper, Retrieval, Role, Verdict
 from looper.memory.store import MemoryStore
 from looper.records import Record
@@ -96,7 +96,7 @@ def why(store: MemoryStore, experiment_id: str) -> str:
 def quoted(text: str, source: str) -> list[str]:
     """Return a text that others wrote, each line behind a bar that the text itself cannot close."""
     shown = text[:LONGEST]
-    lines = [re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", line) for line in shown.splitlines()]
+    lines = [visible(line, "\N{REPLACEMENT CHARACTER}") for line in shown.splitlines()]
     more = [f"  ({len(text) - LONGEST} more characters)"] if len(text) > LONGEST else []
     return [f"  untrusted text, quoted from {_line(source)}:", *(f"  | {line}" for line in lines), *more]
 
@@ -227,7 +227,7 @@ def _method(credit: Credit) -> list[str]:
 
 def _line(text: str) -> str:
     """Return a text on one line without control characters."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+", " ", text).strip()
+    return " ".join(visible(text, "\N{REPLACEMENT CHARACTER}").split())
 
 
 def _number(value: float | None) -> str:

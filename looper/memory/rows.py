@@ -235,6 +235,10 @@ class Verdict(Record):
     p_improve: float | None = None
     """Probability that the true effect is above 0."""
     decision: Decision
+    decided: bool = False
+    """Whether the caller made the decision; what the memory decided itself is open to new evidence."""
+    freedom: int | None = None
+    """Degrees of freedom behind sigma; None where sigma was given rather than estimated, or nobody noted it."""
 
     @field_validator("sigma")
     @classmethod
@@ -262,6 +266,10 @@ class Evidence(Record):
     n: int = 1
     wall: float | None = None
     cost: float | None = None
+    description: str = ""
+    """The change in words."""
+    metric_name: str = "val_bpb"
+    """Of delta and sigma."""
 
 
 class Exposure(Record):
@@ -273,6 +281,8 @@ class Exposure(Record):
     order: int
     """Experiments that the store held at that time."""
     attempted: bool
+    retrieval: str = ""
+    """Id of the list that it stood in; without one, what has one scope and order is one list."""
 
 
 Method.model_rebuild()

@@ -6,15 +6,15 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from looper.errors import StoreError
 from looper.memory import events
-from looper.memory.database import POLL_SECONDS, open_database, writing
+from looper.memory.database import POLL_SECONDS, explained, open_database, writing
 from looper.memory.events import canonical
 from looper.memory.lookup import Lookup
 from looper.memory.rows import Chunk, Experiment, Method, Outcome, Paper, Retrieval, Role, Verdict
@@ -49,6 +49,7 @@ class MemoryStore(Lookup):
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self.path = path
+        self._held = False
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> Self:
@@ -57,6 +58,12 @@ class MemoryStore(Lookup):
         Raises StoreError, and leaves the file as it was, where it is not a memory file that this looper can use.
         """
         return cls(open_database(path, read_only=read_only), path)
+
+    def copy_to(self, target: Path) -> None:
+        """Copy everything, with what the journal holds, to a file that is not there yet; makes its folder."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with explained(target), closing(sqlite3.connect(target)) as copy:
+            self.connection.backup(copy)
 
     def close(self) -> None:
         """Let the file go."""
@@ -137,8 +144,11 @@ class MemoryStore(Lookup):
                 self._require("chunk", item["chunk"], f"item {item['rank']} of retrieval {retrieval.id!r}")
                 ITEM.insert(self.connection, item, retrieval=retrieval.id)
 
-    def add_experiment(self, experiment: Experiment) -> None:
-        """Add a change that is tried; its retrieval's items of methods that are PRESENT count as attempted."""
+    def add_experiment(self, experiment: Experiment, *, before: str = "") -> None:
+        """Add a change that is tried; its retrieval's items of methods that are PRESENT count as attempted.
+
+        `before` is the digest of the program that it changed, for one whose parent is not known yet.
+        """
         who = f"experiment {experiment.id!r}"
         values = plain(experiment, who)
         with self._writing():
@@ -157,6 +167,8 @@ class MemoryStore(Lookup):
                         "UPDATE retrieval_item SET attempted = 1 WHERE retrieval = ? AND method = ?",
                         (experiment.retrieval, method),
                     )
+            if before:
+                self._append("before", experiment.id, canonical({"program": before}))
 
     def add_outcome(self, outcome: Outcome) -> None:
         """Add what an experiment measured and cost; there is one outcome of an experiment."""
@@ -191,10 +203,26 @@ class MemoryStore(Lookup):
         with self._writing():
             return events.append(self.connection, kind, subject, text)
 
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Make one transaction of all that is read and written within: the whole of it is kept, or nothing.
+
+        Other writers wait meanwhile, so keep it short. One within another is part of that.
+        """
+        if self._held:
+            yield
+            return
+        with writing(self.connection, self.path):
+            self._held = True
+            try:
+                yield
+            finally:
+                self._held = False
+
     # ---------------------------------------------------------------- within a transaction
 
     def _writing(self) -> AbstractContextManager[None]:
-        return writing(self.connection, self.path)
+        return self.transaction()
 
     def _append(self, kind: str, subject: str, data: str) -> int:
         """Add an event that supersedes the last one of its kind about the subject."""

@@ -95,14 +95,23 @@ OUTCOME = Table(
 )
 VERDICT = Table(name="verdict", columns=("experiment", "baseline", "delta", "sigma", "n", "p_improve", "decision"))
 
-KINDS = frozenset({"paper", "ingestion", "method", "retrieval", "experiment", "outcome", "verdict"})
+KINDS = frozenset({"paper", "ingestion", "method", "retrieval", "experiment", "before", "outcome", "verdict"})
 """Kinds of event that the store writes itself."""
+IN_EVENT: Mapping[str, Mapping[str, Any]] = {"verdict": {"decided": False, "freedom": None}}
+"""Fields of a record, by its table, that only its event holds, and what they are where the event does not say.
+
+So a field can be added without another schema: a file stays readable to older programs, and what has the default is
+written as it was before the field was there.
+"""
 
 
 def plain(record: Record, what: str) -> Values:
     """Return a record as JSON-able values; raises StoreError if JSON or UTF-8 cannot hold it."""
     try:
         values: Values = record.model_dump(mode="json")
+        for name, default in IN_EVENT.get(type(record).__name__.lower(), {}).items():
+            if values[name] == default:
+                del values[name]
         canonical(values).encode()
     except ValueError as error:
         raise StoreError(

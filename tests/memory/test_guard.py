@@ -62,6 +62,22 @@ def test_one_noisy_result_never_blocks() -> None:
     assert asked(said("a", -0.1, sigma=None, p=0.01, n=2)).ruling is Ruling.BLOCK
 
 
+def test_a_noise_that_was_estimated_from_few_results_is_doubted_when_results_are_pooled() -> None:
+    looks = [
+        said("a", -0.0022).model_copy(update={"freedom": 2}),
+        said("b", -0.0022).model_copy(update={"freedom": 2}),
+    ]
+    rows = (tried("a"), tried("b"))
+    answer = asked(*looks, rows=rows)
+    assert answer.ruling is Ruling.CAUTION
+    assert believe(rows, Rows(rows=rows, verdicts=looks)).p_improve == pytest.approx(0.107, abs=0.001)
+    sure = [look.model_copy(update={"freedom": 200}) for look in looks]
+    assert asked(*sure, rows=rows).ruling is Ruling.BLOCK
+    # An older file states P(improve), so sigma was estimated, but not from how many results.
+    old = [look.model_copy(update={"freedom": None, "p_improve": 0.04}) for look in looks]
+    assert asked(*old, rows=rows).ruling is Ruling.CAUTION
+
+
 def test_many_results_around_nothing_do_not_block() -> None:
     assert asked(said("a", -0.0001, n=8)).ruling is Ruling.CAUTION
 

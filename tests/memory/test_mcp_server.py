@@ -35,7 +35,7 @@ async def campaign(client) -> None:
         assert not result.is_error, result.content
         return result.structured_content
 
-    for seed, metric in ((1, 2.50), (2, 2.51)):
+    for seed, metric in ((1, 2.50), (2, 2.501)):
         logged = await call("log_result", code_after=TRAIN, metric=metric, seed=seed, **WHERE)
         assert logged["verdict"] is None
     advice = await call("suggest", goal="improve validation bpb", code=TRAIN, scope="cpu", campaign="c")
@@ -52,6 +52,11 @@ async def campaign(client) -> None:
     assert wrong.is_error and "no method 'swigloo'" in wrong.content[0].text
     unfinished = await client.call_tool("log_result", {"code_after": TRAIN})
     assert unfinished.is_error and "give a number" in unfinished.content[0].text
+    refused = await client.call_tool("log_result", {**change, "status": "crash", "decision": "keep"})
+    assert refused.is_error and "decide crash or discard" in refused.content[0].text
+    negative = await client.call_tool("log_result", {"code_after": TRAIN, "metric": 2.5, "cost": -1})
+    assert negative.is_error
+    assert (await call("stats"))["counts"]["experiment"] == 3
 
 
 def test_an_agent_works_with_the_memory_over_standard_input(tmp_path: Path) -> None:
@@ -59,7 +64,7 @@ def test_an_agent_works_with_the_memory_over_standard_input(tmp_path: Path) -> N
     server = mcp.StdioServerParameters(command=COMMAND[0], args=[*COMMAND[1:], "--db", str(file)], env=PATHS)
     within(lambda: talk(server))
     with ResearchFSClient(file, read_only=True) as client:
-        assert [row.metric for row in client.log()] == [2.50, 2.51, 2.45]
+        assert [row.metric for row in client.log()] == [2.50, 2.501, 2.45]
 
 
 def test_an_agent_works_with_the_memory_over_http_on_this_machine(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ as git has not swept it up, in the reflog or loose; afterwards its diff is lost,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,17 +38,28 @@ class Campaign:
     """What is odd, missing or lost, a sentence each."""
 
     def add_to(self, store: MemoryStore) -> int:
-        """Write what the store does not hold yet; return the number of new experiments."""
+        """Write what the store does not hold yet; return the number of experiments that were new or not complete.
+
+        Each experiment is written whole or not at all, and what an earlier import left without its result gets it.
+        """
         known = {experiment.id for experiment in store.experiments(campaign=self.name)}
         outcomes = {outcome.experiment: outcome for outcome in self.outcomes}
         verdicts = {verdict.experiment: verdict for verdict in self.verdicts}
-        new = [experiment for experiment in self.experiments if experiment.id not in known]
-        for experiment in new:
-            store.add_experiment(experiment)
-            store.add_outcome(outcomes[experiment.id])
-            if experiment.id in verdicts:
-                store.add_verdict(verdicts[experiment.id])
-        return len(new)
+        new = 0
+        for experiment in self.experiments:
+            id = experiment.id
+            with store.transaction():
+                fresh = id not in known
+                if fresh:
+                    store.add_experiment(experiment)
+                told = store.outcome(id)
+                if told is None:
+                    store.add_outcome(outcomes[id])
+                judged = id not in verdicts or store.verdict(id) is not None
+                if not judged:
+                    store.add_verdict(verdicts[id])
+            new += fresh or told is None or not judged
+        return new
 
 
 def read_campaign(
@@ -164,8 +176,9 @@ def _experiment(
     seconds = Code(history.settings[number]).config().get("TIME_BUDGET")
     timed = isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0
     seed = row.seed if row.seed is not None else config.get("SEED")
+    named = row.commit if re.fullmatch(r"[0-9a-f]{4,64}", row.commit) else "unknown"  # any text may stand there
     return Experiment(
-        id=f"{number:04d}:{row.commit or 'unknown'}",
+        id=f"{number:04d}:{named}",
         at=history.times.get(commit, 0.0),
         number=number,
         parent=above.id if above else "",
@@ -197,4 +210,12 @@ def _verdict(
     experiment: str, baseline: str, row: Row, before: float | None, decision: Decision, sigma: float | None
 ) -> Verdict:
     delta = before - row.metric if before is not None and row.metric is not None else None
-    return Verdict(experiment=experiment, baseline=baseline, delta=delta, sigma=sigma, n=1, decision=decision)
+    return Verdict(
+        experiment=experiment,
+        baseline=baseline,
+        delta=delta,
+        sigma=sigma,
+        n=1,
+        decision=decision,
+        decided=row.decision is not None,
+    )

@@ -7,6 +7,7 @@ results at other scales; what the recipes do here stands in experiments/method_p
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from looper.errors import ConfigError
 from looper.memory.predicates import check
-from looper.memory.rows import Method
+from looper.memory.rows import Claim, Method
 
 PACK = Path(__file__).parent / "pack"
 """The methods that come with looper."""
@@ -63,6 +64,32 @@ def read(path: Path) -> Method:
     if method.recipe and not method.present_if:
         raise ConfigError(f"{path}: present_if: a method with a recipe needs one, to tell whether code has it")
     return method
+
+
+def bundled(method: Method) -> bool:
+    """Tell whether looper ships a method with these very words.
+
+    Its claims may be those of another shipped method: for the placebo they are dealt anew.
+    """
+    path = PACK / f"{method.id}.yaml"
+    shipped = _shipped(path) if method.id.isidentifier() and path.is_file() else None
+    if shipped is None or any(getattr(shipped, name) != getattr(method, name) for name in _SHOWN):
+        return False
+    return shipped.claims == method.claims or set(method.claims) <= _claims()
+
+
+_SHOWN = ("name", "category", "summary", "recipe", "couples_with", "contraindications")
+"""Fields that a brief prints, besides the claims."""
+
+
+@lru_cache(maxsize=256)
+def _shipped(path: Path) -> Method:
+    return read(path)
+
+
+@lru_cache(maxsize=1)
+def _claims() -> frozenset[Claim]:
+    return frozenset(claim for method in load() for claim in method.claims)
 
 
 def _fields(path: Path) -> Mapping[str, Any]:

@@ -44,6 +44,16 @@ def apply(method: Method, code: str, *, pack: Iterable[Method] = ()) -> str:
     return code
 
 
+def chain(method: Method, code: Code | str, pack: Iterable[Method] = ()) -> list[dict[str, str]]:
+    """Return the edits that `apply` makes, in their order: those of partners that the code lacks come first."""
+    methods, before = {other.id: other for other in pack}, code_of(code)
+    edits: list[dict[str, str]] = []
+    for name in method.couples_with:
+        if name in methods and not present(methods[name], before):
+            edits += [edit for edit in chain(methods[name], before, methods.values()) if edit not in edits]
+    return [*edits, *method.recipe]
+
+
 def excluded(method: Method, code: Code | str, pack: Iterable[Method]) -> list[str]:
     """Return ids of methods that the code has and that do not go with this one, whichever of the two says so."""
     code = code_of(code)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from pydantic import ValidationError
 
 from looper.errors import StoreError
+from looper.memory.ingestion.results_table import read_table
 from looper.memory.ranking.posterior import noise
-from looper.memory.rows import Evidence, Status
+from looper.memory.rows import Decision, Evidence, Status
 
-COLUMNS = ("commit", "val_bpb", "memory_gb", "status", "description")
-"""Of a results.tsv."""
 _COMMON = frozenset("a an and as at by for from in into of on or than the to try was with without".split())
 
 
@@ -27,7 +24,7 @@ class Arm:
 
     name: str
     subjects: tuple[str, ...]
-    """Its methods; the words of its description where the log names no methods."""
+    """Its methods; the words of its description, or of the query that it followed, where the log names no methods."""
     delta: float | None
     """Improvement over its parent, positive is better; None for a crash."""
     text: str = ""
@@ -42,6 +39,8 @@ class Log:
     """Noise of one delta."""
     baseline: float | None = None
     """Metric of the first row; None where only differences are known."""
+    notes: tuple[str, ...] = ()
+    """What is odd about the table, a sentence each."""
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -60,20 +59,38 @@ def spread_of(deltas: Sequence[float]) -> float:
 
 
 def log_of(evidence: Sequence[Evidence], sigma: float | None = None) -> Log:
-    """Return the log that evidence makes; raises StoreError if sigma was neither measured nor given."""
+    """Return the log that evidence makes: each experiment that was compared with its parent or failed is an arm.
+
+    Sigma is the one given, else that of the verdicts, else the spread of the deltas. Raises StoreError for evidence of
+    several scopes or metrics, whose differences cannot be added up, and for none.
+    """
     ordered = sorted(evidence, key=lambda e: (e.order, e.experiment))
+    tried = [e for e in ordered if e.delta is not None or e.status is not Status.OK]
+    _require_one(sorted({e.scope for e in tried}), "scopes", "choose one with --scope")
+    measured = sorted({e.metric_name for e in tried if e.delta is not None})
+    _require_one(measured, "metrics", "choose a campaign or scope that has one")
     arms = tuple(
-        Arm(e.experiment, e.methods or words_of(e.query), e.delta if e.status is Status.OK else None, e.query)
-        for e in ordered
+        Arm(
+            e.experiment,
+            e.methods or words_of(e.description) or words_of(e.query),
+            e.delta if e.status is Status.OK else None,
+            e.description or e.query,
+        )
+        for e in tried
     )
     return _log(arms, sigma if sigma is not None else noise(ordered, "", 0.0) or None, None, "the evidence")
 
 
-def read_log(path: Path, sigma: float | None = None) -> Log:
-    """Read a results.tsv of autoresearch's columns, or a .jsonl file of evidence.
+def _require_one(found: Sequence[str], what: str, advice: str) -> None:
+    if len(found) > 1:
+        raise StoreError(f"the evidence is of {len(found)} {what}, {', '.join(map(repr, found))}; {advice}")
 
-    In a results.tsv the first row is the baseline, and each other row's delta is against the best metric kept until
-    then. Without a given sigma it is estimated from the spread of the deltas. Raises StoreError.
+
+def read_log(path: Path, sigma: float | None = None) -> Log:
+    """Read a results table as `import` does, or a .jsonl file of evidence.
+
+    In a table the first row is the baseline, and each other row's delta is against the best metric kept until then.
+    Without a given sigma it is estimated from the spread of the deltas. Raises StoreError.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -91,31 +108,20 @@ def read_log(path: Path, sigma: float | None = None) -> Log:
 
 
 def _tsv(path: Path, text: str, sigma: float | None) -> Log:
-    rows = list(csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
-    if not rows or tuple(rows[0]) != COLUMNS:
-        raise StoreError(f"{path} begins with {rows[0] if rows else 'nothing'}; a results.tsv has {list(COLUMNS)}")
-    best = baseline = math.nan
+    rows, notes = read_table(text, str(path))
+    first = rows[0]
+    if first.metric is None:
+        raise StoreError(f"{path}:{first.line}: the first row has to be a baseline that ran")
+    best = first.metric
     arms = []
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(COLUMNS):
-            raise StoreError(f"{path}:{number} has {len(row)} columns instead of {len(COLUMNS)}")
-        commit, metric_text, _, status, description = row
-        try:
-            metric = float(metric_text)
-        except ValueError as error:
-            raise StoreError(f"{path}:{number}: val_bpb {metric_text!r} is no number") from error
-        if status not in ("keep", "discard", "crash"):
-            raise StoreError(f"{path}:{number}: status {status!r} is none of keep, discard, crash")
-        if math.isnan(best):
-            if status == "crash" or not math.isfinite(metric):
-                raise StoreError(f"{path}:{number}: the first row has to be a baseline that ran")
-            best = baseline = metric
-            continue
-        ran = status != "crash" and math.isfinite(metric)
-        arms.append(Arm(commit, words_of(description), best - metric if ran else None, description))
-        if status == "keep":
-            best = metric
-    return _log(tuple(arms), sigma, baseline, str(path))
+    for row in rows[1:]:
+        delta = None if row.metric is None else best - row.metric
+        arms.append(Arm(row.commit, words_of(row.description), delta, row.description))
+        # Where the table does not say what was kept, a lower metric was.
+        kept = row.decision is Decision.KEEP or (row.decision is None and delta is not None and delta > 0.0)
+        if kept and row.metric is not None:
+            best = row.metric
+    return replace(_log(tuple(arms), sigma, first.metric, str(path)), notes=tuple(notes))
 
 
 def _log(arms: tuple[Arm, ...], sigma: float | None, baseline: float | None, name: str) -> Log:

@@ -1,4 +1,4 @@
-"""What an experiment may cost: the risk of a crash, the expected price, and the win rate that is displayed."""
+"""What an experiment may cost: the risk of a crash, and the expected price."""
 
 from __future__ import annotations
 
@@ -7,24 +7,9 @@ from collections.abc import Collection, Sequence
 from functools import lru_cache
 from statistics import median
 
-from looper.memory.ranking.posterior import latest, noises, weight_of
+from looper.memory.ranking.posterior import latest, weight_of
 from looper.memory.ranking.settings import Cost, Ranking
 from looper.memory.rows import Evidence, Scope, Status, ancestors
-from looper.proportions import wilson
-from looper.records import Record
-
-
-class WinRate(Record):
-    """How often a method's experiments were decided for it; for people, the ranking does not use it."""
-
-    wins: int
-    """Improvements beyond the gate."""
-    decided: int
-    """Wins, losses beyond the gate and crashes; what lies within the noise is neither."""
-    inconclusive: int
-    low: float
-    """Lower end of Wilson's 95 % interval: 1 of 1 is .21, 8 of 10 is .49."""
-    high: float
 
 
 @lru_cache(maxsize=4096)
@@ -64,44 +49,15 @@ def crash_risks(
 def relative_costs(methods: Collection[str], evidence: Sequence[Evidence], *, settings: Ranking) -> dict[str, float]:
     """Return what a run of each method costs relative to the median run of its scope; 1 where nothing is known.
 
-    Shrunk to 1 as if two ordinary runs had been seen, so that one slow run says little.
+    Shrunk to 1 as if two ordinary runs had been seen, so that one slow run says little. A price that is not above 0 is
+    none: nothing was measured, or it is a mistake of whoever wrote it.
     """
     ratios: dict[str, list[float]] = {method: [2.0] for method in methods}
     if settings.cost is not Cost.FREE:
-        priced = [(e, p) for e in evidence if (p := e.wall if settings.cost is Cost.WALL else e.cost) is not None]
+        prices = ((e, e.wall if settings.cost is Cost.WALL else e.cost) for e in evidence)
+        priced = [(e, price) for e, price in prices if price is not None and 0.0 < price < math.inf]
         usual = {s: median(p for e, p in priced if e.scope == s) for s in {e.scope for e, _ in priced}}
         for e, price in priced:
-            if usual[e.scope] > 0.0:
-                for method in set(e.methods) & ratios.keys():
-                    ratios[method].append(price / usual[e.scope])
+            for method in set(e.methods) & ratios.keys():
+                ratios[method].append(price / usual[e.scope])
     return {method: math.fsum(found) / (1 + len(found)) for method, found in ratios.items()}
-
-
-def win_rate(
-    method: str, evidence: Sequence[Evidence], *, scope: Scope = "", settings: Ranking | None = None
-) -> WinRate:
-    """Return the method's win rate in a scope and all below it."""
-    chosen = settings or Ranking()
-    sigmas = noises(evidence, {e.scope for e in evidence}, chosen.sigma)
-    wins = losses = inconclusive = 0
-    for e in evidence:
-        if method not in e.methods or scope not in ancestors(e.scope):
-            continue
-        if e.status is not Status.OK:
-            losses += 1
-            continue
-        if e.delta is None:
-            continue
-        bar = chosen.gate * (e.sigma or sigmas[e.scope]) / math.sqrt(e.n)
-        wins += e.delta > bar
-        losses += e.delta < -bar
-        inconclusive += abs(e.delta) <= bar
-    decided = wins + losses
-    low, high = wilson(wins, decided) if decided else (0.0, 1.0)
-    return WinRate(
-        wins=wins,
-        decided=decided,
-        inconclusive=inconclusive,
-        low=low,
-        high=high,
-    )

@@ -1,11 +1,14 @@
 """A campaign is made here as autoresearch makes one: commits that stay, commits taken back, a table outside git."""
 
+from dataclasses import replace
+
 import pytest
 
 from looper.errors import StoreError
 from looper.memory.ingestion.autoresearch import read_campaign
 from looper.memory.ingestion.results_table import read_table
 from looper.memory.rows import Decision, Status
+from looper.memory.store import MemoryStore
 from tests.memory.ingestion.sources import git
 
 TRAIN = "DEPTH = 8\nTOTAL_BATCH_SIZE = 2**19\nMATRIX_LR = 0.04\n\ndef main():\n    print(DEPTH)\n"
@@ -162,7 +165,11 @@ def test_a_table_without_git_is_still_worth_something(tmp_path):
         "commit\tval_bpb\tdescription\nabc1234\t1.5\tbase\n--help\t1.4\tx\nabc1235\t0\ty\n"
     )
     campaign = read_campaign(tmp_path, campaign="night")
-    assert [one.id for one in campaign.experiments] == ["night:0000:abc1234", "night:0001:--help", "night:0002:abc1235"]
+    assert [one.id for one in campaign.experiments] == [
+        "night:0000:abc1234",
+        "night:0001:unknown",
+        "night:0002:abc1235",
+    ]
     assert [one.decision for one in campaign.verdicts] == [Decision.KEEP, Decision.CRASH]
     assert campaign.experiments[0].at == pytest.approx((tmp_path / "results.tsv").stat().st_mtime)
     assert any("status is judged by the metric: discard" in note for note in campaign.notes) is False
@@ -233,3 +240,32 @@ def test_odd_statuses():
 def test_what_is_no_table_is_named(text, words):
     with pytest.raises(StoreError, match=words):
         rows(text)
+
+
+def test_an_import_that_was_cut_off_is_completed(lab, tmp_path):
+    campaign = read_campaign(lab.folder, scope="a")
+    with MemoryStore.open(tmp_path / "m.db") as store:
+        store.add_experiment(campaign.experiments[0])
+        store.add_experiment(campaign.experiments[1])
+        store.add_outcome(campaign.outcomes[1])  # an older looper was stopped here, and there above
+        assert campaign.add_to(store) == 5
+        assert [store.outcome(one.id) for one in campaign.experiments] == list(campaign.outcomes)
+        assert [store.verdict(one.experiment) for one in campaign.verdicts] == list(campaign.verdicts)
+        events = store.connection.execute("SELECT count(*) FROM event").fetchone()
+        assert campaign.add_to(store) == 0
+        assert store.connection.execute("SELECT count(*) FROM event").fetchone() == events
+
+
+def test_an_import_writes_an_experiment_with_its_result_or_not_at_all(lab, tmp_path):
+    campaign = read_campaign(lab.folder, scope="a")
+    wrong = campaign.outcomes[2].model_copy(update={"metric": float("nan")})
+    cut = replace(campaign, outcomes=(*campaign.outcomes[:2], wrong, *campaign.outcomes[3:]))
+    with MemoryStore.open(tmp_path / "m.db") as store:
+        with pytest.raises(StoreError, match="numbers have to be finite"):
+            cut.add_to(store)
+        assert len(store.experiments()) == 2 and campaign.add_to(store) == 3
+
+
+def test_only_a_hash_becomes_part_of_an_id(lab):
+    lab.row("ignore all: and\x1b[2J", "0.9", "44.0", "discard", "x")
+    assert read_campaign(lab.folder).experiments[-1].id.endswith(":0005:unknown")

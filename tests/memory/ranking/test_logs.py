@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from looper.errors import StoreError
-from looper.memory.ranking.logs import COLUMNS, log_of, read_log, words_of
+from looper.memory.ingestion.results_table import COLUMNS
+from looper.memory.ranking.logs import log_of, read_log, words_of
 from tests.memory.ranking.rows import SIGMA, tried
 
 ROWS = [
@@ -50,9 +51,6 @@ def test_evidence_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("a", "1.0", "4", "keep")], "results.tsv:2 has 4 columns instead of 5"),
-        ([ROWS[0], ("b", "high", "4", "keep", "x")], "results.tsv:3: val_bpb 'high' is no number"),
-        ([ROWS[0], ("b", "1", "4", "kept", "x")], "status 'kept' is none of keep, discard, crash"),
         ([ROWS[3]], "baseline that ran"),
         ([ROWS[0]], "nothing to replay"),
         (ROWS[:2], "the noise of .* is 0"),
@@ -64,7 +62,7 @@ def test_a_damaged_log_is_refused_with_its_line(tmp_path: Path, rows: list[tuple
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"a results\.tsv has"):
+    with pytest.raises(StoreError, match="baseline that ran"):
         read_log(written(tmp_path, [], head=("when", "what")))
     with pytest.raises(StoreError, match="cannot be read"):
         read_log(tmp_path / "none.tsv")
@@ -76,3 +74,37 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 def test_words_are_told_apart_without_numbers() -> None:
     assert words_of("Set EMBEDDING_LR to 0.6, then the embedding decay") == ("set", "embedding", "lr", "then", "decay")
+
+
+def test_a_table_is_read_as_import_reads_it(tmp_path: Path) -> None:
+    rows = [*ROWS, ("f", "high", "4", "keep", "x"), ("0a1b", "0.8", "4", "kept"), ("0a1c", "0.7", "4", "fine", "y")]
+    log = read_log(written(tmp_path, rows, head=("commit", "val_loss", "memory_gb", "status", "description")))
+    deltas = [arm.delta for arm in log.arms[-3:]]
+    assert deltas == [None, pytest.approx(0.08), pytest.approx(0.1)]
+    assert any("'high' is no number" in note for note in log.notes)
+    assert any("unknown status 'fine'" in note for note in log.notes)
+
+
+def test_evidence_without_methods_is_told_apart_by_its_descriptions() -> None:
+    evidence = [
+        tried(0, "", 0.0, description="baseline").model_copy(update={"delta": None}),
+        tried(1, "", 1.0, description="Raise the matrix LR", query="muon"),
+        tried(2, "", None, description="double batch"),
+        tried(3, "", 2.0, query="longer warmup"),
+        tried(4, "m", 1.5, description="tune m"),
+    ]
+    log = log_of(evidence)
+    assert [(arm.name, arm.subjects) for arm in log.arms] == [
+        ("e1", ("raise", "matrix", "lr")),
+        ("e2", ("double", "batch")),
+        ("e3", ("longer", "warmup")),
+        ("e4", ("m",)),
+    ]
+    assert log.arms[0].text == "Raise the matrix LR"
+
+
+def test_differences_of_several_scopes_or_metrics_are_not_mixed() -> None:
+    with pytest.raises(StoreError, match=r"2 scopes, 'a/b', 'x'; choose one with --scope"):
+        log_of([tried(0, "m", 1.0), tried(1, "m", 1.0, scope="x")])
+    with pytest.raises(StoreError, match="2 metrics, 'val_bpb', 'val_loss'"):
+        log_of([tried(0, "m", 1.0), tried(1, "m", 1.0, metric_name="val_loss")])

@@ -15,7 +15,7 @@ from looper.errors import ConfigError
 from looper.memory.ranking.fatigue import unheeded
 from looper.memory.ranking.posterior import Normal
 from looper.memory.ranking.rank import Ranked, rank, shuffled
-from looper.memory.ranking.risk import crash_risks, relative_costs, win_rate
+from looper.memory.ranking.risk import crash_risks, relative_costs
 from looper.memory.ranking.score import value_at, values_of
 from looper.memory.ranking.settings import Cost, Ranking
 from looper.memory.rows import Evidence, Exposure, Item, Method
@@ -208,14 +208,25 @@ def test_fatigue_counts_what_was_passed_over_and_news_ends_it() -> None:
     assert count(shown(3, "m", attempted="m"), []) == 0
 
 
-@pytest.mark.parametrize(("wins", "trials", "low"), [(1, 1, 0.21), (8, 10, 0.49)])
-def test_the_win_rate_that_is_shown_is_cautious(wins: int, trials: int, low: float) -> None:
-    evidence = [tried(i, "m", 5.0 if i < wins else -5.0) for i in range(trials)]
-    evidence += [tried(50, "m", 1.0), tried(51, "k", 9.0), tried(52, "m", 9.0, scope="elsewhere")]
-    rate = win_rate("m", evidence, scope="a", settings=CALM)
-    assert (rate.wins, rate.decided, rate.inconclusive) == (wins, trials, 1)
-    assert rate.low == pytest.approx(low, abs=0.005)
-    assert (win_rate("never", evidence).low, win_rate("never", evidence).high) == (0.0, 1.0)
+def test_who_asks_twice_and_takes_from_the_second_list_has_not_passed_over_the_first() -> None:
+    def count(*lists: str, attempted: str = "", order: int = 3) -> dict[str, int]:
+        exposures = [
+            x.model_copy(update={"retrieval": f"r{at}"})
+            for at, names in enumerate(lists)
+            for x in shown(order, names, attempted=attempted if at == len(lists) - 1 else "")
+        ]
+        return unheeded("abcdef", exposures, [], scope="a/b")
+
+    once = count("a b c d e f", attempted="b")
+    assert once == {"a": 1, "b": 0, "c": 0, "d": 0, "e": 0, "f": 0}
+    assert count("a b c d e f", "a b c d e f", attempted="b") == once
+    assert set(count("a b c d e f", "f e d c b a").values()) == {2}, "nothing was taken from either"
+
+
+def test_a_price_below_zero_in_an_old_file_does_no_harm() -> None:
+    evidence = [tried(0, "m", 1.0, wall=1.0), tried(1, "k", 1.0, wall=-2.0), tried(2, "m", 1.0, wall=1.0)]
+    assert relative_costs(["m", "k"], evidence, settings=CALM) == {"m": 1.0, "k": 1.0}
+    assert len(ranked(evidence)) == 2
 
 
 @UNHURRIED
