@@ -12,6 +12,9 @@ from looper.errors import ModelError, TrainingError
 from looper.protocols import Past, Trainer
 from looper.records import Episode, Example, Skill
 
+RESERVED = frozenset({"world", "stage", "available", "skipped", "skill", "adapters"})
+"""What the run says of each stage of learning beside a strategy's notes."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LearningLab:
@@ -59,7 +62,9 @@ class LearningLab:
         return self.convert(episodes)
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        """Keep facts (losses, warnings) for the report."""
+        """Keep facts (losses, warnings) for the report. Raises ValueError for a name that the run itself fills."""
+        if taken := sorted(facts.keys() & RESERVED):
+            raise ValueError(f"a strategy notes {', '.join(taken)}, which the run itself fills: choose another name")
         self.notes.update(facts)
 
 

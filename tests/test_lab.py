@@ -71,3 +71,9 @@ def test_a_model_without_weights_cannot_be_trained(lab):
         lab.rollout(Skill(), attempts=1, temperature=1.0, name="x")
     with pytest.raises(ModelError, match="no run behind it"):
         lab.examples([])
+
+
+def test_a_strategy_cannot_note_what_the_run_itself_says(lab):
+    with pytest.raises(ValueError, match="adapters, which the run itself fills"):
+        lab.note({"loss": 1.0, "adapters": 3})
+    assert "loss" not in lab.notes

@@ -78,7 +78,7 @@ class AdaptiveRank(Fitting):
             lab.note({"merged": list(done.ranks), "merged_rank": done.rank, "merge_error": done.error})
             past, adapters = [out], [adapter_at(out, lab.model_id)]
         new = fitted(lab, examples, start=None, under=past, trainer=ranked(lab.trainer, rank), step=len(lab.past))
-        lab.note({"rank": rank, "total_rank": sum(map(rank_of, past)) + rank, "adapters": len(past) + 1})
+        lab.note({"rank": rank, "total_rank": sum(map(rank_of, past)) + rank, "adapter_count": len(past) + 1})
         return replaced(skill, *adapters, new)
 
     def _rank(self, past: Sequence[Path], examples: Sequence[Example], lab: Lab) -> int:

@@ -43,5 +43,5 @@ class OLora(Fitting):
         past = owned(skill, lab)
         penalty = Orthogonal(past=tuple(past), lam=self.lam) if past and self.lam else None
         adapter = fitted(lab, examples, start=None, under=past, penalty=penalty, step=len(lab.past))
-        lab.note({"adapters": len(past) + 1})
+        lab.note({"adapter_count": len(past) + 1})
         return replaced(skill, *skill.adapters, adapter)

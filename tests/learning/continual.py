@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from looper.lab import LearningLab
 from looper.models.nano.shape import Shape
 from looper.models.nano.tokenizer import save_tokenizer, train_tokenizer
 from looper.pretraining.export import save
@@ -63,7 +64,7 @@ class Bench:
         return self.root / name
 
     def note(self, facts: Mapping[str, object]) -> None:
-        self.notes.update(facts)
+        LearningLab.note(self, facts)  # type: ignore[arg-type]
 
 
 def line(strategy, stages, bench: Bench) -> list[tuple[Skill, Bench]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from looper.lab import LearningLab
 from looper.learning.data.trajectory import to_example
 from looper.models.nano.model import Nano
 from looper.models.nano.shape import Shape
@@ -92,7 +93,7 @@ class Bench:
         return self.root / name
 
     def note(self, facts: Mapping[str, object]) -> None:
-        self.notes.update(facts)
+        LearningLab.note(self, facts)  # type: ignore[arg-type]
 
     def rollout(
         self, skill: Skill, *, attempts: int, temperature: float, name: str, tasks: int = 0

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from looper.errors import ConfigError, StoreError, TrainingError
+from looper.lab import LearningLab
 from looper.learning import router
 from looper.learning.arrow import prototypes, top_right
 from looper.learning.categories import begun, clusters, extended, kmeans, split_rank
@@ -47,7 +48,7 @@ class Bench:
         return self.root / name
 
     def note(self, facts: Mapping[str, object]) -> None:
-        self.notes.update(facts)
+        LearningLab.note(self, facts)  # type: ignore[arg-type]
 
 
 def example(task, issue, reply):

@@ -38,7 +38,7 @@ def test_the_skill_grows_by_one_adapter_and_keeps_the_earlier_ones(apart):
     skills = [skill for skill, _ in apart]
     assert [len(skill.adapters) for skill in skills] == [1, 2, 3]
     assert skills[2].adapters[:2] == skills[1].adapters and skills[1].adapters[:1] == skills[0].adapters
-    assert apart[2][1].notes["adapters"] == 3
+    assert apart[2][1].notes["adapter_count"] == 3
 
 
 def test_the_first_stage_is_plain_and_later_ones_are_not(apart, model, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from looper.errors import ConfigError, StoreError, TrainingError
+from looper.lab import LearningLab
 from looper.learning.adapters import adapter_at
 from looper.learning.none import NoLearning
 from looper.learning.sft import Sft
@@ -37,7 +38,7 @@ class Bench:
         return self.root / name
 
     def note(self, facts: Mapping[str, object]) -> None:
-        self.notes.update(facts)
+        LearningLab.note(self, facts)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
