@@ -13,7 +13,8 @@ looper: a laboratory for agents that learn from their own runs
   python -m looper -m seed=1,2,3 prompt=fixes,bare     a grid (needs -m), one table
   python -m looper --cfg job                           print the configuration and stop
 
-  looper doctor | report | export | pretrain           this machine, results, adapters, the bundled model
+  looper run | doctor | report                         the same as python -m looper, this machine, results
+  looper memory | export | pretrain                    the research memory, adapters, the bundled model
 
 A tracker is added with +tracker@trackers.wandb=wandb, a second model with +model@synthesizer=NAME (writes examples)
 or +model@supervisor=NAME (judges steps).
@@ -21,6 +22,15 @@ or +model@supervisor=NAME (judges steps).
 Groups and their options ({folder}):
 {groups}
 """
+
+FLAGS = (
+    *("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "--resolve", "-p", "--package", "-r", "--run"),
+    *("-m", "--multirun", "-sc", "--shell-completion", "-cp", "--config-path", "-cn", "--config-name"),
+    *("-cd", "--config-dir", "--experimental-rerun", "-i", "--info"),
+)
+"""What Hydra takes beside settings."""
+COMMANDS = ("run", "report", "memory", "doctor", "export", "pretrain")
+"""Commands of `looper`, which `python -m looper` has not."""
 
 
 def main() -> None:
@@ -46,8 +56,11 @@ def _check_words(words: list[str]) -> None:
 
     for word in words:
         key, _, value = word.partition("=")
+        if word.startswith("-") and not any(flag == key or (key[2:] and flag.startswith(key)) for flag in FLAGS):
+            listed = ", ".join(flag for flag in FLAGS if flag.startswith("--"))
+            raise ConfigError(f"there is no flag {key}; -m runs a grid, --cfg job prints the settings; all: {listed}")
         group = key.lstrip("+~")
-        chosen = group not in ("exp", "tracker", "") and (config_folder() / group).is_dir()
+        chosen = group not in ("exp", "tracker", "campaign", "ranking", "") and (config_folder() / group).is_dir()
         if chosen and (key != group or value == "null"):
             raise ConfigError(f"{word}: one {group} is always chosen; give {group}=NAME (python -m looper --help)")
         if not key.strip("+~ "):
@@ -56,20 +69,31 @@ def _check_words(words: list[str]) -> None:
             raise ConfigError(f"an experiment is added, not overridden: give +exp={value}")
         if group == "tracker":
             raise ConfigError(f"trackers are added, not overridden: give +tracker@trackers.{value}={value}")
-        if word in ("run", "report", "doctor", "export", "pretrain"):
+        if word in COMMANDS:
             raise ConfigError(f"{word} is no setting: the command is `looper {word}`")
 
 
 def _check_writable(words: list[str]) -> None:
-    """Refuse an output folder that cannot be written before Hydra stumbles over it. Raises StoreError."""
+    """Refuse an output folder that cannot be written before Hydra stumbles over it.
+
+    Raises ConfigError for an empty one, StoreError for one that cannot be made.
+    """
     if any(word in ("--cfg", "-c", "--info", "-i") for word in words):
         return
     from pathlib import Path
 
+    from looper.errors import ConfigError, StoreError
     from looper.store import write_whole
 
     named = [word.partition("=")[2] for word in words if word.startswith("out=")]
-    write_whole(Path(named[-1] if named else "outputs") / ".writable", "")
+    out = named[-1] if named else "outputs"
+    if not out.strip("'\" "):
+        raise ConfigError("out= is empty; give out=FOLDER, or leave it out for outputs")
+    try:
+        write_whole(Path(out) / ".writable", "")
+    except StoreError as error:
+        why = error.__cause__.strerror if isinstance(error.__cause__, OSError) else ""
+        raise StoreError(f"out={out} cannot be used ({why or error}); give out=FOLDER that can be written") from error
 
 
 def _run() -> None:
@@ -88,7 +112,8 @@ def _help() -> str:
     lines = []
     for group in sorted(path for path in folder.iterdir() if path.is_dir()):
         options = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
-        lines.append(f"  {('+' if group.name == 'exp' else '') + group.name:<12} {options}")
+        added = group.name in ("exp", "campaign", "ranking")
+        lines.append(f"  {'+' * added + group.name:<12} {options}")
     return HELP.format(folder=folder.name, groups="\n".join(lines))
 
 

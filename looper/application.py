@@ -45,6 +45,8 @@ def application(config: DictConfig) -> float | None:
         leave_mark({"error": str(error), "overrides": overrides})  # the grid's other jobs go on
         return None
     headline = metrics.get("transfer_over_placebo") or metrics.get("forward_transfer")
+    if "arms" in metrics:
+        headline = next(iter(metrics["arms"].values()))["gain"]
     return float(headline["estimate"]) if headline else None
 
 

@@ -40,32 +40,35 @@ def choice(where: str) -> str:
     place, _, name = where.partition(".")
     if place == "trackers":
         return f"+tracker@{where}={name or 'NAME'}"
+    if place in ("campaign", "ranking"):
+        return f"+{where}=NAME"
     return f"+model@{where}=NAME" if place in ("members", "synthesizer", "supervisor") else f"{where}=NAME"
 
 
 def fill(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """Make a dataclass from plain values, strictly. Raises ConfigError."""
+    """Make a dataclass from plain values, strictly; `where` is empty for the root's own. Raises ConfigError."""
+    within = f"{where}." if where else ""
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in values:
         if key not in names:
-            raise ConfigError(f"unknown key {where}.{key}{_suggest(key, names)}; it has: {', '.join(names)}")
+            raise ConfigError(f"unknown key {within}{key}{_suggest(key, names)}; it has: {', '.join(names)}")
     schema = OmegaConf.structured(cls)
     kinds = get_type_hints(cls)
     for key, given in values.items():
         if isinstance(given, float) and not math.isfinite(given):
-            raise ConfigError(f"{where}.{key}={given} is no finite number: give one")
+            raise ConfigError(f"{within}{key}={given} is no finite number: give one")
         value = _named(kinds[key], given)
         try:
             schema = OmegaConf.merge(schema, {key: value})
         except OmegaConfBaseException as error:
-            raise ConfigError(_bad_value(cls, key, value, where, error)) from error
+            raise ConfigError(_bad_value(cls, key, value, within, error)) from error
     missing = [key for key in names if OmegaConf.is_missing(schema, key)]
     if missing:
-        raise ConfigError(f"{where}.{missing[0]} has no value: give {where}.{missing[0]}=VALUE")
+        raise ConfigError(f"{within}{missing[0]} has no value: give {within}{missing[0]}=VALUE")
     try:
         made = OmegaConf.to_object(schema)
     except (ValueError, TypeError, ConfigError) as error:
-        text = at_place(str(error), names, where)
+        text = at_place(str(error), names, where) if where else str(error)
         raise ConfigError(text if text.startswith(where) else f"{where}: {text}") from error
     if not isinstance(made, cls):
         raise ConfigError(f"{where} did not become a {cls.__name__}")
@@ -95,14 +98,14 @@ def _named(kind: Any, value: Any) -> Any:
     return value
 
 
-def _bad_value(cls: type[Any], key: str, value: Any, where: str, error: Exception) -> str:
+def _bad_value(cls: type[Any], key: str, value: Any, within: str, error: Exception) -> str:
     kind = get_type_hints(cls).get(key)
     if isinstance(kind, type) and issubclass(kind, Enum):
         allowed = [str(member.value) for member in kind]
-        return f"{where}.{key}={value!r} is unknown{_suggest(str(value), allowed)}; choose one of {', '.join(allowed)}"
+        return f"{within}{key}={value!r} is unknown{_suggest(str(value), allowed)}; choose one of {', '.join(allowed)}"
     name = getattr(kind, "__name__", str(kind))
     detail = str(error).split("\n", 1)[0]
-    return f"{where}.{key}={value!r} does not fit: it takes {name} ({detail})"
+    return f"{within}{key}={value!r} does not fit: it takes {name} ({detail})"
 
 
 def _suggest(word: str, known: list[str]) -> str:

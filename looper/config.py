@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from looper.build import build, choice, fill
 from looper.errors import ConfigError
+from looper.guards import campaigning
 from looper.models.ensemble import Ensemble
 from looper.records import digest_of
 
@@ -32,6 +33,9 @@ PARTS = (
 SECOND = ("synthesizer", "supervisor")
 """Root nodes that may hold one more model: `+model@synthesizer=NAME` writes examples, `+model@supervisor=NAME` judges
 the steps of the sessions that are learned from."""
+
+OPTIONAL = ("campaign", "ranking")
+"""Root nodes that only research campaigns have: `+campaign=NAME`, and `+ranking=NAME` for the memory's ranking."""
 
 UNSCIENTIFIC = frozenset({"name", "workspace", "trackers", "out", "parallel"})
 """Root keys that do not decide a run's result and so are no part of its id's digest."""
@@ -61,6 +65,8 @@ class Settings:
         for key, low in (("attempts", 1), ("parallel", 1), ("temperature", 0), ("seed", 0)):
             if getattr(self, key) < low:
                 raise ValueError(f"{key}={getattr(self, key)} is too small: it must be at least {low}")
+        if not self.out.strip():
+            raise ValueError("out is empty: give out=FOLDER")
         if not self.name or not all(c.isalnum() or c in "-_." for c in self.name):
             raise ValueError(f"name={self.name!r} must be letters, digits, '-', '_' and '.' only")
 
@@ -90,17 +96,19 @@ def read(config: DictConfig) -> Experiment:
     if not isinstance(container, dict):
         raise ConfigError("the configuration is not a mapping")
     plain: dict[str, Any] = {str(k): v for k, v in container.items() if k != "hydra"}
-    known = {*PARTS, "trackers", "members", *SECOND, *Settings.__dataclass_fields__}
+    known = {*PARTS, *OPTIONAL, "trackers", "members", *SECOND, *Settings.__dataclass_fields__}
     for key in plain:
         if key not in known:
             raise ConfigError(f"unknown key {key}; the root has: {', '.join(sorted(known))}")
-    settings = fill(Settings, {k: v for k, v in plain.items() if k in Settings.__dataclass_fields__}, "config")
+    settings = fill(Settings, {k: v for k, v in plain.items() if k in Settings.__dataclass_fields__}, "")
     parts = {}
     for part in PARTS:
         node = config.get(part)
         if not isinstance(node, DictConfig):
             raise ConfigError(f"{part} is not set: choose an option with {part}=NAME (python -m looper --help)")
         parts[part] = build(node, part)
+    parts |= {part: build(config[part], part) for part in OPTIONAL if config.get(part) is not None}
+    campaigning(parts)
     members = _several(config, "members")
     if isinstance(parts["model"], Ensemble):
         parts["model"] = parts["model"].of(members)
@@ -118,7 +126,7 @@ def read(config: DictConfig) -> Experiment:
             "data.synthesizer=rules"
         )
     trackers = _several(config, "trackers")
-    there = bool(parts["benchmark"].has_placebo)
+    there = bool(getattr(parts["benchmark"], "has_placebo", False))
     if settings.placebo and not there:
         raise ConfigError("placebo=true, but the benchmark has no tasks that teach nothing: give placebo=false")
     placebo = there if settings.placebo is None else settings.placebo

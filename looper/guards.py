@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from looper.benchmarks.research.benchmark import Research
 from looper.errors import ConfigError
 from looper.lab import untrainable
 from looper.learning.fitting import Trains
-from looper.protocols import Checked, Data, Model, Strategy, Trainer
+from looper.protocols import Checked, Data, Model, Stage, Strategy, Trainer
+from looper.records import digest_of
+
+Work = dict[str, dict[str, Sequence[Stage]]]
+"""What is worked on: by arm and world, the stages."""
 
 
 def answering(*models: object) -> None:
@@ -37,6 +43,46 @@ def fitting_together(model: Model, data: Data, strategy: Strategy, trainer: Trai
             f"strategy={option_of(strategy)} would imitate them; give data=trajectory, or a strategy that compares, "
             "such as strategy=dpo or strategy=kto"
         )
+
+
+def campaigning(parts: Mapping[str, Any]) -> None:
+    """Refuse a research benchmark without a campaign, and a campaign with parts that it would silently ignore."""
+    research, campaign = isinstance(parts["benchmark"], Research), "campaign" in parts
+    if research and not campaign:
+        raise ConfigError(
+            "benchmark=research is worked on in campaigns: give +campaign=standard with it, or +exp=research"
+        )
+    if not campaign:
+        if "ranking" in parts:
+            raise ConfigError("+ranking is the memory's ranking in research campaigns; give +exp=research with it")
+        return
+    if not research:
+        raise ConfigError("a campaign needs a program to improve: give benchmark=research, or leave +campaign out")
+    for name, wanted in (("strategy", "none"), ("retrieval", "none")):
+        if option_of(parts[name]) != wanted:
+            raise ConfigError(
+                f"{name}={option_of(parts[name])} has no effect in a research campaign: give {name}={wanted}; what is "
+                "shown to the proposer is said by campaign.arms"
+            )
+
+
+def split_alike(work: Work, probed: Mapping[str, Sequence[Stage]]) -> None:
+    """Refuse arms that do not advance with the probes, and a split in which a held-out task is worked on."""
+    count = len(next(iter(probed.values())))
+    held_out = {digest_of(t.public()) for stages in probed.values() for s in stages for t in s.held_out}
+    for arm, worlds in work.items():
+        for stages in worlds.values():
+            if len(stages) != count:
+                raise ConfigError(
+                    f"the curriculum gives the {arm} arm {len(stages)} stages and the probes {count}; give "
+                    "placebo=false, or a curriculum that splits both alike"
+                )
+            both = [t.id for s in stages for t in s.train if digest_of(t.public()) in held_out]
+            if both:
+                raise ConfigError(
+                    f"{len(both)} held-out tasks are worked on in the {arm} arm, e.g. {both[0]}; choose "
+                    "another curriculum or seed"
+                )
 
 
 def option_of(part: Any) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from rich.console import Console
 from looper.agents.loop import Agent
 from looper.config import SECOND, Experiment, values_of
 from looper.errors import LooperError, StoreError
+from looper.guards import answering
 from looper.models.placed import Placed
-from looper.records import Task, digest_of
+from looper.records import Skill, Task, digest_of
 from looper.run import Entry, Parts, Plan, Run
-from looper.session import FORMAT
+from looper.session import FORMAT, Actor
 from looper.store import Store, write_json, write_whole
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
     """Carry out an experiment, or show it if it is done; return its metrics."""
     folder = Path(experiment.settings.out) / "runs" / experiment.run_id
+    if "campaign" in experiment.parts:
+        return _launch_campaign(experiment, folder, overrides)
     benchmark, seed = experiment.parts["benchmark"], experiment.settings.seed
     tasks = benchmark.load(seed)
     gathers = experiment.parts["strategy"].learns or experiment.parts["retrieval"].remembers
@@ -43,12 +47,85 @@ def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
     return metrics
 
 
+def _launch_campaign(experiment: Experiment, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """Carry out a run of research campaigns, or show it if it is done; return its metrics."""
+    parts = experiment.parts
+    ground = digest_of([FORMAT, parts["model"].id, dict(parts["workspace"].identity), parts["benchmark"].identity])
+    metrics = _finished(folder / "metrics.json", ground)
+    if metrics is None:
+        metrics = _campaigns(experiment, folder, overrides, ground)
+    from looper.campaigns.running import why_lines
+
+    lines = (*why_lines(metrics, folder), f"report: {folder / 'report.html'}")
+    _tell(Console(), metrics, lines)
+    leave_mark({"run": str(folder.resolve()), "overrides": overrides})
+    return metrics
+
+
+def _campaigns(experiment: Experiment, folder: Path, overrides: list[str], ground: str) -> dict[str, Any]:
+    from looper.campaigns.running import CampaignRun
+    from looper.memory.ranking.settings import Cost, Ranking
+    from looper.report.campaign_page import campaign_page
+
+    settings, parts = experiment.settings, experiment.parts
+    answering(parts["model"])
+    facts = _begin(experiment, folder, overrides)
+    with tracked(experiment.trackers, folder) as tracker:
+        tracker.event("start", facts)
+        run = CampaignRun(
+            options=parts["campaign"],
+            benchmark=parts["benchmark"],
+            ranking=parts.get("ranking") or Ranking(cost=Cost.FREE),
+            actor=Actor(
+                agent=Agent(prompt=parts["prompt"], budget=parts["budget"]),
+                workspace=parts["workspace"],
+                store=Store(Path(settings.out)),
+                model=parts["model"],
+                skill=Skill(),
+            ),
+            folder=folder,
+            seed=settings.seed,
+            temperature=settings.temperature,
+            parallel=settings.parallel,
+            tracker=tracker,
+        )
+        metrics, trials = run.execute()
+        metrics = {**metrics, "ground": ground}
+        title = f"looper: {facts['run']}"
+        told = {**facts, **({"trackers": tracker.notes} if tracker.notes else {})}
+        write_whole(folder / "report.html", campaign_page(metrics, facts=told, trials=trials, title=title))
+        write_json(folder / "metrics.json", metrics)
+    tracker.finish(metrics)
+    return metrics
+
+
+def _begin(experiment: Experiment, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """Say what is run and where, write the manifest, and return the facts that the report shows."""
+    facts = _facts(experiment, overrides)
+    print(
+        f"run {experiment.run_id}: sandbox {facts['sandbox']}, model {facts['model']}, results in {folder}",
+        file=sys.stderr,
+    )
+    for level, why in facts["stronger_sandboxes"].items():
+        print(f"sandbox {level} cannot be had: {why}", file=sys.stderr)
+    with suppress(FileNotFoundError, NotADirectoryError):
+        (folder / "metrics.json").unlink()  # of other ground, or of a machine that failed: no result of this manifest
+    write_json(folder / "manifest.json", facts)
+    return facts
+
+
 def _ground(experiment: Experiment, tasks: Sequence[Task]) -> str:
-    """Return a digest of what decides a run's result beside its configuration: tasks, weights, sandbox, code."""
+    """Return a digest of what decides a run's result beside its configuration.
+
+    That is the version of the sessions' course, the tasks with their tests, the models' weights, the sandbox and its
+    limits, and Python's version; other changes of looper's code are not seen.
+    """
     parts = experiment.parts
     met = [task.model_dump(mode="json") for task in tasks]
     second = [model.id for name in SECOND if (model := _second(parts, name))]
-    return digest_of([FORMAT, parts["model"].id, dict(parts["workspace"].identity), met, *second])
+    return digest_of(
+        [FORMAT, parts["model"].id, dict(parts["workspace"].identity), platform.python_version(), met, *second]
+    )
 
 
 def _second(parts: Mapping[str, Any], name: str) -> Model | None:
@@ -83,50 +160,45 @@ def _carry_out(
     ground: str,
 ) -> dict[str, Any]:
     from looper.report.progress import Progress
+    from looper.tracking.guarded import Guarded
 
     settings, parts = experiment.settings, experiment.parts
-    store = Store(Path(settings.out))
-    facts = _facts(experiment, overrides)
-    print(
-        f"run {experiment.run_id}: sandbox {facts['sandbox']}, model {facts['model']}, results in {folder}",
-        file=sys.stderr,
+    progress = Progress()
+    run = Run(
+        parts=Parts(
+            agent=Agent(prompt=parts["prompt"], budget=parts["budget"]),
+            benchmark=parts["benchmark"],
+            curriculum=parts["curriculum"],
+            model=parts["model"],
+            knowledge=parts["retrieval"],
+            data=parts["data"],
+            strategy=parts["strategy"],
+            trainer=parts["trainer"],
+            workspace=parts["workspace"],
+            writer=_second(parts, "synthesizer"),
+            supervisor=_second(parts, "supervisor"),
+        ),
+        plan=Plan(
+            seed=settings.seed,
+            attempts=settings.attempts,
+            temperature=settings.temperature,
+            parallel=settings.parallel,
+            learning=digest_of([_named(parts[key]) for key in ("data", "strategy", "trainer")]),
+        ),
+        store=Store(Path(settings.out)),
+        folder=folder,
+        progress=progress,
+        tracker=Guarded(),
     )
-    for level, why in facts["stronger_sandboxes"].items():
-        print(f"sandbox {level} cannot be had: {why}", file=sys.stderr)
-    write_json(folder / "manifest.json", facts)
-    with tracked(experiment.trackers, folder) as tracker, Progress() as progress:
-        tracker.event("start", facts)
-        run = Run(
-            parts=Parts(
-                agent=Agent(prompt=parts["prompt"], budget=parts["budget"]),
-                benchmark=parts["benchmark"],
-                curriculum=parts["curriculum"],
-                model=parts["model"],
-                knowledge=parts["retrieval"],
-                data=parts["data"],
-                strategy=parts["strategy"],
-                trainer=parts["trainer"],
-                workspace=parts["workspace"],
-                writer=_second(parts, "synthesizer"),
-                supervisor=_second(parts, "supervisor"),
-            ),
-            plan=Plan(
-                seed=settings.seed,
-                attempts=settings.attempts,
-                temperature=settings.temperature,
-                parallel=settings.parallel,
-                learning=digest_of([_named(parts[key]) for key in ("data", "strategy", "trainer")]),
-            ),
-            store=store,
-            folder=folder,
-            progress=progress,
-            tracker=tracker,
-        )
+    run.check(tasks, placebo)
+    facts = _begin(experiment, folder, overrides)
+    with tracked(experiment.trackers, folder) as run.tracker, progress:
+        run.tracker.event("start", facts)
         metrics = {**run.execute(tasks, placebo), "ground": ground}
-        ended = {"trackers": tracker.notes, "adapters": _adapters(folder, metrics)}
+        ended = {"trackers": run.tracker.notes, "adapters": _adapters(folder, metrics)}
         _report(folder, metrics, {**facts, **{k: v for k, v in ended.items() if v}}, run.entries)
         write_json(folder / "metrics.json", metrics)
-    tracker.finish(metrics)
+    run.tracker.finish(metrics)
     return metrics
 
 
@@ -197,13 +269,19 @@ def _adapters(folder: Path, metrics: dict[str, Any]) -> list[str]:
 
 
 def _show(console: Console, folder: Path, metrics: dict[str, Any], base: Path | None) -> None:
+    lines = [
+        f"adapter: {adapter} (looper export {adapter} --to merged --base {base or 'MODEL'} --out FOLDER)"
+        for adapter in _adapters(folder, metrics)
+    ]
+    _tell(console, metrics, (*lines, f"report: {folder / 'report.html'}"))
+
+
+def _tell(console: Console, metrics: dict[str, Any], lines: Sequence[str]) -> None:
     from looper.report.table import run_table
 
     console.print(run_table(metrics))
-    for adapter in _adapters(folder, metrics):
-        order = f"looper export {adapter} --to merged --base {base or 'MODEL'} --out FOLDER"
-        console.print(f"adapter: {adapter} ({order})", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def leave_mark(mark: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 class Record(BaseModel):
@@ -43,6 +43,15 @@ class Source(Record):
     """Interpreter that commands find as `python`; empty for the one looper runs on (without its packages)."""
     environment: str = ""
     """Digest of what the interpreter's environment holds; empty for inline trees."""
+    packages: tuple[str, ...] = ()
+    """Distributions that looper runs on which commands can import, with all they require; e.g. `torch`."""
+    sealed: tuple[str, ...] = ()
+    """Files of the standard library (`json/decoder.py`) that commands import but cannot read, if the sandbox allows."""
+
+    @model_serializer(mode="wrap")
+    def _lean(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is empty and came later, so that digests of older tasks stay what they are."""
+        return {key: value for key, value in dump(self).items() if value or key not in ("packages", "sealed")}
 
 
 class Tests(Record):

@@ -29,6 +29,12 @@ def load(folder: Path, overrides: Sequence[str] | None = None) -> Finished:
         raise StoreError(f"{error.filename} is missing: {folder} is no finished run") from error
     except (OSError, ValueError) as error:
         raise StoreError(f"{folder} is unreadable: {error}") from error
+    for name, found, key in (("manifest.json", manifest, "overrides"), ("metrics.json", metrics, "ground")):
+        if not isinstance(found, dict) or key not in found:
+            raise StoreError(
+                f"{folder / name} has no {key}: it is damaged or of another version; delete it and give the run's "
+                "command again"
+            )
     words = manifest["overrides"] if overrides is None else overrides
     return dict(_pair(word) for word in words), metrics
 

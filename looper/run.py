@@ -12,7 +12,7 @@ from looper.agents.loop import Agent
 from looper.answers import Kept
 from looper.benchmarks.curricula import dealt
 from looper.errors import ConfigError, ModelError, NothingToLearn, TrainingError
-from looper.guards import answering, fitting_together
+from looper.guards import Work, answering, fitting_together, split_alike
 from looper.lab import LearningLab, drift, matched
 from looper.leakage import measure
 from looper.metrics.outcomes import TRAIN, Outcome
@@ -126,15 +126,10 @@ class Run:
 
     def execute(self, tasks: Sequence[Task], placebo: Sequence[Task] = ()) -> dict[str, Any]:
         """Run everything that is not yet done and return the metrics; a placebo arm works on `placebo`, if any."""
-        if not tasks:
-            raise ConfigError("the benchmark has no tasks: widen its choice of tasks, or choose another benchmark")
-        worlds = sorted({t.world for t in tasks} - {""}) or [""]
-        self.probed = {w: self._stages(tasks, w, worlds) for w in worlds}
-        arms = self._arms(placebo)
-        self._check(arms)
+        arms = [self._arm(name, work) for name, work in self.check(tasks, placebo).items()]
         self.tasks = {t.id: t for t in tasks}
         self._probe(self._arm(BASE, {}), 0)
-        names = [stage.name for stage in self.probed[worlds[0]]]
+        names = [stage.name for stage in next(iter(self.probed.values()))]
         for i in range(len(names) if arms else 0):
             for arm in arms:
                 self._work(arm, i)
@@ -146,16 +141,20 @@ class Run:
                     self._probe(arm, i + 1)
         return summarise(self._outcomes(), primary=tasks[0].family, learning=self.learning, stages=names)
 
-    def _arms(self, placebo: Sequence[Task]) -> list[Arm]:
-        """Return the arms that gather experience; none where there is nothing to work on."""
-        if not any(stage.train for stages in self.probed.values() for stage in stages):
-            return []
-        arms = [self._arm(ADAPTED, self.probed)]
-        if placebo:
+    def check(self, tasks: Sequence[Task], placebo: Sequence[Task] = ()) -> Work:
+        """Plan the run and refuse what cannot end well, before anything is written; return what each arm works on."""
+        if not tasks:
+            raise ConfigError("the benchmark has no tasks: widen its choice of tasks, or choose another benchmark")
+        worlds = sorted({t.world for t in tasks} - {""}) or [""]
+        self.probed = {w: self._stages(tasks, w, worlds) for w in worlds}
+        work: Work = {}
+        if any(stage.train for stages in self.probed.values() for stage in stages):
+            work[ADAPTED] = self.probed
+        if work and placebo:
             there = sorted({t.world for t in placebo} - {""}) or [""]
-            work = {w: self._stages(placebo, w if w in there else there[0], there) for w in self.probed}
-            arms.append(self._arm(PLACEBO, work))
-        return arms
+            work[PLACEBO] = {w: self._stages(placebo, w if w in there else there[0], there) for w in self.probed}
+        self._check(work)
+        return work
 
     def _arm(self, name: str, work: dict[str, Sequence[Stage]]) -> Arm:
         memories = {w: self.parts.knowledge.open(self.folder / "memory" / f"{name}{w and '-'}{w}") for w in self.probed}
@@ -164,30 +163,13 @@ class Run:
     def _stages(self, tasks: Sequence[Task], world: str, worlds: Sequence[str]) -> Sequence[Stage]:
         return self.parts.curriculum.stages(dealt(tasks, world, worlds), self.plan.seed)
 
-    def _check(self, arms: Sequence[Arm]) -> None:
-        """Refuse, before any session, what cannot end well.
-
-        That is a model without its key, parts of learning that do not fit together, a split in which a held-out task
-        is worked on, and worlds or arms that do not advance together.
-        """
+    def _check(self, work: Work) -> None:
+        """Refuse a model without its key, parts of learning that do not fit together, and splits that do not."""
         parts, count = self.parts, len(next(iter(self.probed.values())))
         answering(parts.model, parts.writer, parts.supervisor)
-        if arms:
+        if work:
             fitting_together(parts.model, parts.data, parts.strategy, parts.trainer, stages=count)
-        held_out = {digest_of(t.public()) for stages in self.probed.values() for s in stages for t in s.held_out}
-        for arm in arms:
-            for stages in arm.work.values():
-                if len(stages) != count:
-                    raise ConfigError(
-                        f"the curriculum gives the {arm.name} arm {len(stages)} stages and the probes {count}; give "
-                        "placebo=false, or a curriculum that splits both alike"
-                    )
-                both = [t.id for s in stages for t in s.train if digest_of(t.public()) in held_out]
-                if both:
-                    raise ConfigError(
-                        f"{len(both)} held-out tasks are worked on in the {arm.name} arm, e.g. {both[0]}; choose "
-                        "another curriculum or seed"
-                    )
+        split_alike(work, self.probed)
 
     def _work(self, arm: Arm, i: int) -> None:
         """Let the agent work on the train tasks of stage `i`; its memory learns when all are done."""

@@ -22,8 +22,11 @@ from looper.records import (
 )
 from looper.store import Store
 
-FORMAT = 1
+FORMAT = 2
 """Version of the sessions' course: raised when agent, tools or judge change what an old episode would be."""
+DRAWS = 1
+"""Version of the replies' random draws. They do not hang on `FORMAT`: where a mended tool plays no part, a session that
+is run again is the very same."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +43,10 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sessions:
-    """Runs and judges attempts with one model and skill."""
+class Actor:
+    """Runs attempts with one model and skill, each of them once."""
 
     agent: Agent
-    benchmark: Benchmark
     workspace: Workspace
     store: Store
     model: Model
@@ -52,13 +54,16 @@ class Sessions:
 
     def digest(self, attempt: Attempt) -> str:
         """Return the content address of an attempt's trajectory."""
+        return self._address(attempt, FORMAT)
+
+    def _address(self, attempt: Attempt, version: int) -> str:
         task = attempt.tasks[0]
         opening = self.agent.opening(
             task, attempt.recall, terse=self.model.knows_protocol, playbook=self.skill.playbook
         )
         return digest_of(
             {
-                "format": FORMAT,
+                "format": version,
                 "task": task.public(),
                 "opening": [message.model_dump() for message in opening],
                 "model": self.model.id,
@@ -73,6 +78,44 @@ class Sessions:
         """Return what identifies the place that commands run in: the sandbox, and the Python that they find."""
         return [dict(self.workspace.identity), task.source.environment or platform.python_version()]
 
+    def act(self, attempt: Attempt) -> tuple[Trajectory, bool]:
+        """Return the attempt's session, and whether it had to be run now."""
+        digest = self.digest(attempt)
+        trajectory = self.store.trajectory(digest)
+        fresh = trajectory is None or trajectory.exit in INFRASTRUCTURE_EXITS
+        if trajectory is None or fresh:
+            trajectory = self._act(attempt, digest)
+            self.store.add_trajectory(trajectory)
+        return trajectory, fresh
+
+    def _act(self, attempt: Attempt, digest: str) -> Trajectory:
+        task = attempt.tasks[0]
+        try:
+            with self.workspace.open(task.source) as box:
+                return self.agent.run(
+                    task,
+                    box,
+                    self.model,
+                    recall=attempt.recall,
+                    skill=self.skill,
+                    digest=digest,
+                    draws=self._address(attempt, DRAWS),
+                    attempt=attempt.number,
+                    temperature=attempt.temperature,
+                )
+        except (WorkspaceError, OSError) as error:  # a box that could not be opened or read is a recorded episode
+            self.model.forget(digest)
+            return Trajectory(
+                digest=digest, task=task.id, messages=(), steps=(), patch="", exit=Exit.ERROR, error=str(error)[-4000:]
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sessions(Actor):
+    """Runs and judges attempts."""
+
+    benchmark: Benchmark
+
     def known(self, attempt: Attempt) -> list[Episode] | None:
         """Return the attempt's episodes if all are stored and none failed for the machine's sake."""
         digest = self.digest(attempt)
@@ -86,34 +129,8 @@ class Sessions:
 
     def run(self, attempt: Attempt) -> tuple[list[Episode], bool]:
         """Return the attempt's judged episodes, and whether a session had to be run for them."""
-        digest = self.digest(attempt)
-        trajectory = self.store.trajectory(digest)
-        fresh = trajectory is None or trajectory.exit in INFRASTRUCTURE_EXITS
-        if trajectory is None or fresh:
-            trajectory = self._act(attempt, digest)
-            self.store.add_trajectory(trajectory)
-        episodes = [self._judged(task, trajectory) for task in attempt.tasks]
-        return episodes, fresh
-
-    def _act(self, attempt: Attempt, digest: str) -> Trajectory:
-        task = attempt.tasks[0]
-        try:
-            with self.workspace.open(task.source) as box:
-                return self.agent.run(
-                    task,
-                    box,
-                    self.model,
-                    recall=attempt.recall,
-                    skill=self.skill,
-                    digest=digest,
-                    attempt=attempt.number,
-                    temperature=attempt.temperature,
-                )
-        except (WorkspaceError, OSError) as error:  # a box that could not be opened or read is a recorded episode
-            self.model.forget(digest)
-            return Trajectory(
-                digest=digest, task=task.id, messages=(), steps=(), patch="", exit=Exit.ERROR, error=str(error)[-4000:]
-            )
+        trajectory, fresh = self.act(attempt)
+        return [self._judged(task, trajectory) for task in attempt.tasks], fresh
 
     def _judged(self, task: Task, trajectory: Trajectory) -> Episode:
         digest = _episode_digest(trajectory.digest, task)

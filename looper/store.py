@@ -29,6 +29,7 @@ PLACES = (
     "verdicts/*/",
     "episodes/*/",
     "replies/*/",
+    "measurements/*/",
     "jobs/*/*/",
     "sweeps/*/*/",
     "sweeps/*/*/*/",

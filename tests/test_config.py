@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from looper.build import build
-from looper.config import PARTS, UNSCIENTIFIC, read, run_id
+from looper.config import OPTIONAL, PARTS, UNSCIENTIFIC, read, run_id
 from looper.errors import ConfigError
 from looper.places import config_folder
 
@@ -36,7 +36,7 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
         )
         build(config.trackers[option], f"trackers.{option}")
         return
-    config = composed(name, *NEEDED.get(name, []))
+    config = composed(f"+{name}" if group in OPTIONAL else name, *NEEDED.get(name, []))
     made = build(config[{"retrieval": "retrieval"}.get(group, group)], group)
     fields = set(type(made).__dataclass_fields__)
     assert set(config[group]) - {"_target_"} == fields, "an option's YAML gives every value, and no other"
@@ -45,7 +45,7 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_builds(name: str) -> None:
     experiment = read(composed(f"+exp={name}"))
-    assert set(experiment.parts) == set(PARTS)
+    assert set(experiment.parts) - set(OPTIONAL) == set(PARTS)
     assert experiment.run_id.startswith(f"{name}-")
 
 
@@ -96,9 +96,10 @@ def test_the_run_id_is_of_values_not_of_words() -> None:
         (["benchmark.family=naturl"], ["benchmark.family", "naturl", "natural"]),
         (["budget.steps=many"], ["budget.steps", "many", "int"]),
         (["budget.steps=0"], ["budget.steps", "0"]),
-        (["seed=-1"], ["seed", "-1"]),
+        (["seed=-1"], ["^seed=-1 is too small"]),
+        (["out="], ["^out is empty: give out=FOLDER"]),
         (["attempts=0"], ["attempts=0", "at least 1"]),
-        (["parallel=two"], ["parallel", "two"]),
+        (["parallel=two"], ["^parallel='two' does not fit"]),
         (["+prompt.fewshot=false"], ["prompt.fewshot", "few_shot"]),
         (["+wrong=1"], ["wrong", "benchmark"]),
         (["model._target_=os.system"], ["model._target_", "looper"]),
@@ -108,9 +109,15 @@ def test_the_run_id_is_of_values_not_of_words() -> None:
         (["name=a/b"], ["name", "a/b"]),
         (["prompt.without=[few_shots]"], ["few_shots", "few_shot"]),
         (["seed=${nope}"], ["seed cannot be read", "nope", "--cfg job"]),
-        (["temperature=nan"], ["temperature=nan is no finite number"]),
+        (["temperature=nan"], ["^temperature=nan is no finite number"]),
         (["trackers=wandb"], ["trackers='wandb'", "+tracker@trackers.NAME=NAME"]),
         (["+members.a=nano"], ["members.a='nano'", "+model@members.a=NAME"]),
+        (["benchmark=research"], ["+campaign=standard", "+exp=research"]),
+        (["+campaign=standard"], ["benchmark=research"]),
+        (["+ranking=standard"], ["+exp=research"]),
+        (["+exp=research", "strategy=sft"], ["strategy=sft", "strategy=none"]),
+        (["+exp=research", "campaign.arms=[memori]"], ["memori", "memory", "stateless"]),
+        (["+exp=research", "campaign.replicates=0"], ["campaign.replicates=0", "at least 1"]),
         (["+synthesizer=nano"], ["synthesizer='nano'", "+model@synthesizer=NAME"]),
     ],
 )
@@ -118,7 +125,7 @@ def test_mistakes_are_named_with_the_way_out(overrides: list[str], words: list[s
     with pytest.raises(ConfigError) as caught:
         read(composed(*overrides))
     for word in words:
-        assert word in str(caught.value)
+        assert word in f"^{caught.value}"
 
 
 def looper(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -144,6 +151,14 @@ def looper(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["hydra.run.dir=/proc/x"], ["/proc/x"]),
         (["hydra/launcher=nosuch", "-m", "seed=1,2"], ["no hydra/launcher/nosuch", "basic"]),
         (["--cfg", "xyz"], ["invalid choice: 'xyz'", "job"]),
+        (["--nope"], ["looper: there is no flag --nope; -m runs a grid", "--multirun"]),
+        (["-x=3"], ["looper: there is no flag -x;"]),
+        (["memory"], ["the command is `looper memory`"]),
+        (["out="], ["looper: out= is empty; give out=FOLDER"]),
+        (["out=/proc/x"], ["looper: out=/proc/x cannot be used (No such file or directory)"]),
+        (["data=preference"], ["data=preference", "would imitate them"]),
+        (["trainer=mlx", "strategy=ewc"], ["strategy=ewc needs", "which trainer=mlx does not know"]),
+        (["model=openai", "model.name=m", "model.key_variable=NO_SUCH", "strategy=none"], ["export NO_SUCH=..."]),
     ],
 )
 def test_the_command_line_explains_itself(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
@@ -152,6 +167,8 @@ def test_the_command_line_explains_itself(tmp_path: Path, arguments: list[str], 
     for word in words:
         assert word in done.stderr + done.stdout
     assert "Traceback" not in done.stderr and "HYDRA_FULL_ERROR" not in done.stderr
+    assert not list(tmp_path.glob("outputs/runs/*/manifest.json")), "what is refused leaves no run behind"
+    assert not [line for line in done.stderr.splitlines() if line.startswith("run ")]
 
 
 def test_a_traceback_is_there_for_those_who_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

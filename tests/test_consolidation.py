@@ -171,29 +171,29 @@ def test_nor_by_a_strategy_that_chooses_its_own_sessions(tmp_path: Path) -> None
 
 def test_what_cannot_end_well_is_refused_before_any_session(tmp_path: Path) -> None:
     write_recording(tmp_path / "replies.jsonl")
-    arm = Arm(name=ADAPTED, work={"": [Stage(name="f", train=(), held_out=())]}, skills={}, memories={})
+    work = {ADAPTED: {"": [Stage(name="f", train=(), held_out=())]}}
     remote = {"model": Replay(path=str(tmp_path / "replies.jsonl"))}
     for strategy in (Sft(), Grpo()):
         with pytest.raises(ModelError, match="cannot be trained here: choose strategy=none, strategy=playbook"):
-            begun(tmp_path, [""], strategy=strategy, **remote)._check([arm])
-    begun(tmp_path, [""], strategy=Sft(), **remote)._check([])  # nothing to work on: an evaluation
+            begun(tmp_path, [""], strategy=strategy, **remote)._check(work)
+    begun(tmp_path, [""], strategy=Sft(), **remote)._check({})  # nothing to work on: an evaluation
     with pytest.raises(ConfigError, match="strategy=dpo needs the objective of preference pairs, which trainer=mlx"):
-        begun(tmp_path, [""], strategy=Dpo(), trainer=MlxTrainer())._check([arm])
+        begun(tmp_path, [""], strategy=Dpo(), trainer=MlxTrainer())._check(work)
     with pytest.raises(ConfigError, match="strategy=sft would imitate them"):
-        begun(tmp_path, [""], strategy=Sft(), data=PreferenceData())._check([arm])
+        begun(tmp_path, [""], strategy=Sft(), data=PreferenceData())._check(work)
     for place in ("model", "writer", "supervisor"):
         keyed = {place: HttpModel(name="m", key_variable="NO_KEY_OF_THIS_NAME")}
         with pytest.raises(ConfigError, match="export NO_KEY_OF_THIS_NAME="):
-            begun(tmp_path, [""], strategy=Sft(), **keyed)._check([])
+            begun(tmp_path, [""], strategy=Sft(), **keyed)._check({})
     with pytest.raises(ConfigError, match="the benchmark has no tasks"):
         begun(tmp_path, [""]).execute([])
     stages = [Stage(name="f", train=(), held_out=())]
     run = begun(tmp_path, [""], strategy=Playbook(), **remote)
     run.probed[""] = stages
-    run._check([arm])
+    run._check(work)
     run.probed[""] = [*stages, *stages]
     with pytest.raises(ConfigError, match="adapted arm 1 stages and the probes 2; give placebo=false"):
-        run._check([arm])
+        run._check(work)
 
 
 class Asking(Solved):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import signal
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from looper.config import read
 from looper.errors import StoreError
-from looper.launch import tracked
+from looper.launch import _ground, tracked
+from looper.places import config_folder
 from looper.tracking.jsonl import Jsonl
 from tests.recordings import OVERRIDES, write_recording
 
@@ -53,6 +57,16 @@ def test_a_tracker_that_cannot_be_opened_leaves_none_open(tmp_path: Path) -> Non
     with pytest.raises(StoreError, match="cannot open"), tracked(parts(), tmp_path):
         raise AssertionError("the run must not begin")
     assert [event["kind"] for event in events(tmp_path / "events.jsonl")] == ["failed", "metrics"]
+
+
+def test_the_ground_of_a_run_is_its_tasks_and_the_python_that_commands_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        experiment = read(compose("config", overrides=["benchmark.size=2", "benchmark.probes=[]"]))
+    tasks = experiment.parts["benchmark"].load(1)
+    ground = _ground(experiment, tasks)
+    assert ground == _ground(experiment, tasks) != _ground(experiment, tasks[1:])
+    monkeypatch.setattr(platform, "python_version", lambda: "3.99.0")
+    assert _ground(experiment, tasks) != ground
 
 
 def test_an_interrupted_run_is_marked_and_goes_on(tmp_path: Path) -> None:

@@ -48,6 +48,19 @@ def test_nothing_finished_is_a_failure(runs: Path) -> None:
     assert done.returncode == 1 and done.stdout == "" and "not finished" in done.stderr
 
 
+@pytest.mark.parametrize(("name", "key"), [("manifest.json", "overrides"), ("metrics.json", "ground")])
+@pytest.mark.parametrize("text", ["{}", "[]"])
+def test_a_file_without_what_it_should_hold_is_named_with_the_key(
+    runs: Path, tmp_path: Path, name: str, key: str, text: str
+) -> None:
+    (finished,) = (folder for folder in runs.iterdir() if (folder / "metrics.json").exists())
+    for file in ("manifest.json", "metrics.json"):
+        (tmp_path / file).write_text(text if file == name else (finished / file).read_text())
+    done = report(tmp_path)
+    assert done.returncode == 2 and f"{tmp_path / name} has no {key}: it is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_damaged_run_is_an_error_that_names_it(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text("{")
     done = report(tmp_path)

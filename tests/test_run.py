@@ -71,7 +71,8 @@ def test_worlds_share_their_sessions_and_differ_in_their_verdicts(finished: Path
     # A session that fixes one of two copies is right in one world and wrong in the other.
     assert metrics["resolve_rate"]["base"]["estimate"] == 0.5
     assert metrics["families"]["seen"]["resolve_rate"]["base"]["estimate"] == 1.0
-    assert metrics["train"]["sessions"] == 8
+    train = metrics["train"]
+    assert (train["sessions"], train["verdicts"], train["worlds"]) == (4, 8, 2)
     sessions = sessions_of(finished)
     assert len(sessions) == 4 + 2 + 2 * 2
     assert all(len(s["resolved"]) == 2 for s in sessions if "conventions" in s["task"])
@@ -123,6 +124,17 @@ def test_held_out_tasks_reach_neither_training_nor_memory(finished: Path) -> Non
     assert not worked & probed
 
 
+def test_a_rerun_on_other_ground_takes_the_old_result_away(finished: Path, recording: Path, tmp_path: Path) -> None:
+    subprocess.run(["cp", "-a", str(finished / "outputs"), str(tmp_path)], check=True)
+    old = folder_of(tmp_path) / "metrics.json"
+    old.write_text(json.dumps({**json.loads(old.read_text()), "ground": "another"}))
+    for episode in (tmp_path / "outputs" / "episodes").glob("*/*.json"):
+        episode.write_text('{"digest": ')
+    stopped = subprocess.run(command(recording), cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert stopped.returncode == 2 and "is unreadable" in stopped.stderr
+    assert not old.exists() and (folder_of(tmp_path) / "manifest.json").exists()
+
+
 def test_an_unreadable_episode_is_named(finished: Path, recording: Path, tmp_path: Path) -> None:
     subprocess.run(["cp", "-a", str(finished / "outputs"), str(tmp_path)], check=True)
     (folder_of(tmp_path) / "metrics.json").unlink()
@@ -151,7 +163,7 @@ def test_outputs_that_cannot_be_written_are_said(recording: Path, tmp_path: Path
     (tmp_path / "outputs").write_text("a file, not a folder")
     done = run(tmp_path, recording)
     assert done.returncode == 2
-    assert "cannot write outputs" in done.stderr
+    assert "out=outputs cannot be used" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -6,6 +6,8 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from looper.agents.indentation import Refused, reindented
+
 RATIO = 0.7
 """Similarity from which a nearby stretch of lines is taken for the one that was meant (difflib ratio)."""
 
@@ -19,13 +21,6 @@ class Edited:
     text: str
     line: int
     exact: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Refused:
-    """An edit that did not apply, and what the agent should do."""
-
-    reason: str
 
 
 def strip_fences(text: str) -> str:
@@ -48,20 +43,29 @@ def apply_edit(text: str, old: str, new: str, *, fuzzy: bool) -> Edited | Refuse
         return Refused(reason=f"the old text stands at lines {_listed(at)}: add a line before it to tell them apart")
     if at:
         return _replaced(lines, at[0], len(wanted), new, exact=True)
-    if text.count(old) == 1 and "\n" not in old:
+    times = text.count(old) if "\n" not in old else 0
+    if times == 1:
         start = text.index(old)
         line = text.count("\n", 0, start) + 1
         return Edited(text=text[:start] + new + text[start + len(old) :], line=line, exact=True)
+    if times > 1 and not (fuzzy and len(_alike(lines, wanted)) == 1):
+        return Refused(reason=f"the old text stands {times} times: copy the whole line")
     if fuzzy:
         found = _nearest(lines, wanted)
         if found is not None:
-            return _replaced(lines, found, len(wanted), _reindented(new, wanted, lines[found]), exact=False)
+            fresh = reindented(new, wanted, lines[found : found + len(wanted)], lines)
+            return fresh if isinstance(fresh, Refused) else _replaced(lines, found, len(wanted), fresh, exact=False)
     return Refused(reason="the old text is not in the file: read the lines again and copy them exactly")
 
 
 def _occurrences(lines: list[str], wanted: list[str]) -> list[int]:
     n = len(wanted)
     return [i for i in range(len(lines) - n + 1) if lines[i : i + n] == wanted]
+
+
+def _alike(lines: list[str], wanted: list[str]) -> list[int]:
+    """Return where lines stand that differ in indentation only."""
+    return _occurrences([line.strip() for line in lines], [line.strip() for line in wanted])
 
 
 def _listed(at: list[int]) -> str:
@@ -78,7 +82,7 @@ def _nearest(lines: list[str], wanted: list[str]) -> int | None:
     """Return where the most similar stretch starts; None if none is similar, or two are equally so."""
     n = len(wanted)
     bare = [line.strip() for line in wanted]
-    same = [i for i in range(len(lines) - n + 1) if [x.strip() for x in lines[i : i + n]] == bare]
+    same = _alike(lines, wanted)
     if len(same) == 1:
         return same[0]
     if same or len(lines) > 5000:
@@ -95,17 +99,3 @@ def _nearest(lines: list[str], wanted: list[str]) -> int | None:
     if not best or best[0][0] < RATIO or (len(best) > 1 and best[0][0] == best[1][0]):
         return None
     return best[0][1]
-
-
-def _reindented(new: str, wanted: list[str], first: str) -> str:
-    """Shift new lines by the indentation that the old text got wrong."""
-    have = len(wanted[0]) - len(wanted[0].lstrip())
-    real = len(first) - len(first.lstrip())
-    if have == real or not new:
-        return new
-    shift = real - have
-    out = []
-    for line in new.split("\n"):
-        indent = len(line) - len(line.lstrip())
-        out.append(" " * max(0, indent + shift) + line.lstrip() if line.strip() else line)
-    return "\n".join(out)

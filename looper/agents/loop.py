@@ -88,18 +88,20 @@ class Agent:
         recall: Recall,
         skill: Skill,
         digest: str,
+        draws: str = "",
         attempt: int = 0,
         temperature: float = 0.0,
     ) -> Trajectory:
         """Run one session in an open box; the diff is taken whatever the exit.
 
+        `digest` names the session, and its random draws hang on `draws`, by default the same.
         What goes wrong outside of the agent ends the session as an error; only a store or a machine that cannot
         go on at all (StoreError, MachineError) is raised.
         """
         started = time.monotonic()
         session = _Session(messages=self.opening(task, recall, terse=model.knows_protocol, playbook=skill.playbook))
         try:
-            self._converse(session, box, model, digest, temperature, started)
+            self._converse(session, box, model, digest, draws or digest, temperature, started)
         except (StoreError, MachineError):
             raise
         except Exception as error:
@@ -113,13 +115,13 @@ class Agent:
             messages=tuple(session.messages),
             steps=tuple(session.steps),
             patch=box.diff(),
-            exit=session.exit or Exit.TOKENS,
+            exit=session.exit or Exit.ERROR,
             error=session.error,
             seconds=time.monotonic() - started,
         )
 
     def _converse(
-        self, session: _Session, box: Box, model: Model, digest: str, temperature: float, started: float
+        self, session: _Session, box: Box, model: Model, digest: str, draws: str, temperature: float, started: float
     ) -> None:
         """Let the model act until the session has an exit."""
         pruner = Pruner(self.budget.context, model.tokens)
@@ -130,7 +132,7 @@ class Agent:
             if pruner.cuts > cuts:  # what was left out may be read again
                 cuts = pruner.cuts
                 loops.forget_reads()
-            reply = self._ask(model, view, session, digest, temperature)
+            reply = self._ask(model, view, session, digest, draws, temperature)
             if reply is None:
                 return
             self._act(reply, box, session, loops, pruned=self.prompt.prune and pruner.active)
@@ -138,13 +140,13 @@ class Agent:
                 session.exit = Exit.SECONDS
 
     def _ask(
-        self, model: Model, view: tuple[Message, ...], session: _Session, digest: str, temperature: float
+        self, model: Model, view: tuple[Message, ...], session: _Session, digest: str, draws: str, temperature: float
     ) -> Reply | None:
         """Return the model's next reply; None if the conversation no longer fits the model."""
         conversation = Conversation(
             id=digest,
             messages=view,
-            seed=_seed(digest, len(session.steps)),
+            seed=_seed(draws, len(session.steps)),
             temperature=temperature,
             max_tokens=min(self.budget.reply_tokens, self.budget.tokens - session.used),
         )
@@ -210,6 +212,6 @@ class Agent:
         return None
 
 
-def _seed(digest: str, turn: int) -> int:
+def _seed(draws: str, turn: int) -> int:
     """Return the seed of one reply: a function of the session and the turn alone."""
-    return int.from_bytes(hashlib.sha256(f"{digest}/{turn}".encode()).digest()[:7], "big")
+    return int.from_bytes(hashlib.sha256(f"{draws}/{turn}".encode()).digest()[:7], "big")

@@ -10,7 +10,7 @@ READS = 3
 FAILED_EDITS = 3
 """So many failed edits in a row."""
 COMMANDS = 3
-"""So many runs of one command with the same output."""
+"""The run of one command that is advised against, if all before it since the last change had the same output."""
 WARNINGS = 1
 """So many pieces of advice before the session is ended."""
 

@@ -85,7 +85,7 @@ class Prompt:
 
     def _manual(self) -> str:
         lines = [
-            "You fix one bug in a git repository. You work in its root folder with these tools:",
+            f"{self._aim()} You work in its root folder with these tools:",
             "<bash>command</bash> runs a shell command; every call starts in the root folder.",
             "<read>path</read> shows a file.",
         ]
@@ -94,16 +94,46 @@ class Prompt:
         if self.edit_tool:
             lines.append('<edit path="file">\nold lines, exactly as read\n=======\nnew lines\n</edit> replaces text.')
         lines.append('<write path="file">\ntext\n</write> writes a whole file.')
-        lines.append("<done/> ends the session; what you changed is then judged by hidden tests.")
+        lines.append(f"<done/> ends the session; {self._judge()}")
         lines.append("Answer with exactly one tool call a turn. You may think first in <think>...</think>.")
-        if self.skip_verification:
-            lines.append("Do not run tests and do not install anything: when the fix is made, call <done/>.")
-        else:
-            lines.append("Check your fix by running the tests before you call <done/>.")
+        lines.append(self._end())
         if self.few_shot:
             example = _EXAMPLE if self.edit_tool else _EXAMPLE.replace(_edit_part(), _WRITE_PART)
             lines.append(f"Example of a session, one call a turn:\n{example}")
         return "\n".join(lines)
+
+    def _aim(self) -> str:
+        return "You fix one bug in a git repository."
+
+    def _judge(self) -> str:
+        return "what you changed is then judged by hidden tests."
+
+    def _end(self) -> str:
+        if self.skip_verification:
+            return "Do not run tests and do not install anything: when the fix is made, call <done/>."
+        return "Check your fix by running the tests before you call <done/>."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResearchPrompt(Prompt):
+    """The system prompt of a research campaign: the same tools and switches, another aim."""
+
+    def _aim(self) -> str:
+        return "You improve a program that trains a model, by one change at a time."
+
+    def _judge(self) -> str:
+        return "the program is then trained and scored elsewhere."
+
+    def _end(self) -> str:
+        if self.skip_verification:
+            return (
+                "Do not run the program, there is nothing to train with here: when the change is made, answer "
+                "<think>what you changed and why, in one line</think><done/>."
+            )
+        return (
+            "Check that the program still compiles, then answer "
+            "<think>what you changed and why, in one line</think><done/>."
+        )
 
 
 _WRITE_PART = """\

@@ -7,7 +7,8 @@ import warnings
 from dataclasses import dataclass
 
 from looper.actions import Action, Bash, Done, Edit, Read, Write
-from looper.agents.edits import Refused, apply_edit, strip_fences
+from looper.agents.edits import apply_edit, strip_fences
+from looper.agents.indentation import Refused
 from looper.agents.prompt import Prompt
 from looper.errors import WorkspaceError
 from looper.protocols import Box

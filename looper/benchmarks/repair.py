@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import time
+from hashlib import blake2b
+from hmac import compare_digest
 
 from looper.errors import WorkspaceError
 from looper.protocols import Box
@@ -27,21 +29,24 @@ def token_of(tests: Tests) -> str:
 
 
 def parse_results(output: str, token: str) -> dict[str, bool]:
-    """Return test id -> passed from the lines `PASS id` / `FAIL id` between two lines with the token.
+    """Return test id -> passed from the lines `PASS id` / `FAIL id` between `RESULTS` and their signature.
 
-    Only the last signed block counts, and only if it is complete: what the repository's own code prints, before it
-    or without the token, is ignored.
+    The signature is a hash with the token as its key (BLAKE2b, RFC 7693), so that whoever reads the output learns
+    nothing to sign with. What the repository's own code prints, before, after or between, makes no valid block.
     """
-    lines = [line.strip() for line in output.splitlines()]
-    marks = [i for i, line in enumerate(lines) if line == token]
-    if len(marks) < 2:
-        return {}
-    results: dict[str, bool] = {}
-    for line in lines[marks[-2] + 1 : marks[-1]]:
-        word, _, name = line.partition(" ")
-        if word in ("PASS", "FAIL") and name:
-            results[name] = word == "PASS" and results.get(name, True)
-    return results
+    lines = output.splitlines()
+    begins = [i for i, line in enumerate(lines) if line == "RESULTS"]
+    for end in reversed([i for i, line in enumerate(lines) if line.startswith("SIGNED ")]):
+        begin = max((i for i in begins if i < end), default=end)
+        block = lines[begin + 1 : end]
+        signature = blake2b("\n".join(block).encode(), key=token.encode(), digest_size=32).hexdigest()
+        if compare_digest(lines[end].encode(), f"SIGNED {signature}".encode()):
+            results: dict[str, bool] = {}
+            for word, _, name in (line.partition(" ") for line in block):
+                if word in ("PASS", "FAIL") and name:
+                    results[name] = word == "PASS" and results.get(name, True)
+            return results
+    return {}
 
 
 def judge_repair(task: Task, box: Box) -> Verdict:

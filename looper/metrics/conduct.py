@@ -7,7 +7,7 @@ from typing import Any
 
 from looper.metrics.intervals import rate
 from looper.metrics.outcomes import Outcome
-from looper.metrics.usage import distinct_sessions, spread
+from looper.metrics.usage import by_task, distinct_sessions, spread
 from looper.proportions import wilson
 
 
@@ -32,17 +32,10 @@ def conduct(probes: Sequence[Outcome]) -> list[dict[str, Any]]:
     return found
 
 
-def _by_task(rows: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    tasks: dict[str, list[Outcome]] = {}
-    for row in rows:
-        tasks.setdefault(row.pair, []).append(row)
-    return tasks
-
-
 def _premature(rows: Sequence[Outcome]) -> dict[str, Any] | None:
     if not rows:
         return None
-    tasks = _by_task(rows)
+    tasks = by_task(rows)
     return rate({task: sum(o.premature for o in own) / len(own) for task, own in tasks.items()}).model_dump()
 
 
@@ -52,7 +45,7 @@ def _parse_error(rows: Sequence[Outcome]) -> dict[str, Any] | None:
     Steps of one task are alike, so the variance is that of a ratio of sums over tasks (Cochran 1977, 6.3). Where no
     step or every step is malformed it is 0, and each task counts once.
     """
-    tasks = [(sum(o.malformed for o in own), sum(o.steps for o in own)) for own in _by_task(rows).values()]
+    tasks = [(sum(o.malformed for o in own), sum(o.steps for o in own)) for own in by_task(rows).values()]
     errors, steps = (sum(column) for column in zip(*tasks, strict=True)) if tasks else (0, 0)
     if not steps:
         return None

@@ -12,7 +12,7 @@ from looper.metrics.intervals import rate
 from looper.metrics.outcomes import TRAIN, Outcome, check_same_worlds, is_work, values
 from looper.metrics.paired import compare
 from looper.metrics.stream import columns, stream
-from looper.metrics.usage import usage
+from looper.metrics.usage import distinct_sessions, usage
 from looper.metrics.verdict import caveats, finding, sentence
 from looper.metrics.wording import label_of
 
@@ -139,9 +139,11 @@ def _train(rows: Sequence[Outcome]) -> dict[str, Any] | None:
         return None
     return {
         "resolve_rate": rate(measured).model_dump(),
-        "sessions": len(rows),
-        "resolved_sessions": sum(o.resolved for o in rows),
-        "unique_resolved": len({(o.world, o.pair) for o in rows if o.resolved}),
+        "sessions": len(distinct_sessions(rows)),
+        "verdicts": len(rows),
+        "worlds": len({o.world for o in rows}),
+        "resolved_verdicts": sum(o.resolved for o in rows),
+        "unique_resolved": len({o.pair for o in rows if o.resolved}),
     }
 
 

@@ -49,7 +49,7 @@ def _served(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
 def _patch_rate(outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
     if not outcomes:
         return None
-    return rate({str(i): float(o.patched) for i, o in enumerate(outcomes)}).model_dump()
+    return rate({task: sum(o.patched for o in own) / len(own) for task, own in by_task(outcomes).items()}).model_dump()
 
 
 def _intervention_rate(outcomes: Sequence[Outcome]) -> float | None:
@@ -64,6 +64,14 @@ def distinct_sessions(outcomes: Sequence[Outcome]) -> list[Outcome]:
     for i, outcome in enumerate(outcomes):
         found.setdefault((outcome.arm, outcome.stage, outcome.session or f"row {i}"), outcome)
     return list(found.values())
+
+
+def by_task(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
+    """Group sessions by the task across worlds, which is what statistics count."""
+    tasks: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        tasks.setdefault(outcome.pair, []).append(outcome)
+    return tasks
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:

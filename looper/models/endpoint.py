@@ -55,6 +55,7 @@ class Endpoint:
         self.base_url = base_url.rstrip("/")
         self._key_variable = key_variable
         self._seconds = seconds
+        self._met = False
 
     @property
     def keyless(self) -> str:
@@ -112,7 +113,7 @@ class Endpoint:
         try:
             return read(self.post("/chat/completions", body))
         except Transient as error:
-            raise Transient(self._hidden(str(error))[:500], wait=error.wait, unreachable=error.unreachable) from None
+            raise error.worded(self._hidden(str(error))[:500]) from None
 
     def explained(self, refusal: Refusal, name: str) -> LooperError:
         """Return the error that a refusal amounts to; a MachineError where no other conversation would do better."""
@@ -156,7 +157,9 @@ class Endpoint:
             ) from error
         except httpx.RequestError as error:
             reason = f"no connection to {self.base_url} ({error})"
-            raise Transient(reason, unreachable=isinstance(error, httpx.ConnectError)) from error
+            refused = isinstance(error, httpx.ConnectError)
+            raise Transient(reason, unreachable=refused, never_met=refused and not self._met) from error
+        self._met = True
         if answer.is_success:
             return answer.text
         message = complaint(self._hidden(answer.text))

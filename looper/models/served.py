@@ -18,6 +18,9 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FIRST_TRIES = 2
+"""Refused connections to a server that never answered after which it is taken to be absent."""
+
 
 def direct() -> dict[str, Any]:
     """Return httpx's mounts for hosts that no proxy can reach for us, whatever the environment says."""
@@ -27,11 +30,21 @@ def direct() -> dict[str, Any]:
 class Transient(Exception):
     """A request failed in a way that may pass: overload, a server's error, a time-out, half an answer."""
 
-    def __init__(self, reason: str, *, wait: float | None = None, unreachable: bool = False) -> None:
-        """`wait` are the seconds that the server asks for; `unreachable` says that nobody listens."""
+    def __init__(
+        self, reason: str, *, wait: float | None = None, unreachable: bool = False, never_met: bool = False
+    ) -> None:
+        """`wait` are the seconds that the server asks for; `unreachable` says that nobody listens.
+
+        `never_met` says that nobody ever did: a server that was forgotten, not one that starts again.
+        """
         super().__init__(reason)
+        self.never_met = never_met
         self.wait = wait
         self.unreachable = unreachable
+
+    def worded(self, reason: str) -> Transient:
+        """Return the same failure in other words."""
+        return Transient(reason, wait=self.wait, unreachable=self.unreachable, never_met=self.never_met)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +83,7 @@ def persevere(call: Callable[[], T], patience: Patience, what: str) -> T:
                     f"{what}: {error}; it asks to wait {error.wait:.0f} s, more than the {patience.longest:.0f} s of "
                     "model.longest_wait; raise that, or run the same command again later"
                 ) from error
-            if failed > patience.retries:
+            if failed > patience.retries or (error.never_met and failed >= FIRST_TRIES):
                 text = f"{what}: {error}, {failed} times; "
                 if error.unreachable:
                     raise MachineError(f"{text}start the server, or set the address that it has") from error

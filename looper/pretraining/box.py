@@ -55,6 +55,17 @@ class MemoryBox:
         """Write a file."""
         self.files[path] = text
 
+    def read_bytes(self, path: str, *, limit: int) -> bytes:
+        """Return a file's bytes."""
+        data = self.read(path).encode()
+        if len(data) > limit:
+            raise WorkspaceError(f"{path}: has {len(data)} bytes, more than the limit of {limit}")
+        return data
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file of UTF-8."""
+        self.write(path, data.decode())
+
     def diff(self) -> str:
         """Return the change as a unified diff (without git's index lines)."""
         out: list[str] = []

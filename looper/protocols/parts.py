@@ -26,6 +26,14 @@ class Box(Protocol):
         """Write a file, making its folders. Raises WorkspaceError (outside), IsADirectoryError."""
         ...
 
+    def read_bytes(self, path: str, *, limit: int) -> bytes:
+        """Return a file's bytes; raises as `read` does, also WorkspaceError for more than `limit` bytes."""
+        ...
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file of bytes, as `write` does."""
+        ...
+
     def diff(self) -> str:
         """Return everything changed since the base commit as a unified diff ('' if nothing)."""
         ...

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from looper.report.campaign import is_campaign
 from looper.report.grid import Run, differing, shown
 from looper.report.table import COMPARISONS, ordered_families
 
@@ -24,6 +25,12 @@ def csv_text(runs: Sequence[Run]) -> str:
     writer.writerow([*keys, "family", "label", "quantity", *NUMBERS])
     for overrides, metrics in runs:
         leading = [shown(overrides, key) for key in keys]
+        if is_campaign(metrics):
+            quantities = {name: arm["gain"] for name, arm in metrics["arms"].items()}
+            quantities |= {f"{row['a']} - {row['b']}": row for row in metrics["comparisons"]}
+            for quantity, row in quantities.items():
+                writer.writerow([safe(cell) for cell in [*leading, "campaign", "", f"gain.{quantity}", *_numbers(row)]])
+            continue
         for name, family in ordered_families(metrics):
             rows = {f"resolve_rate.{arm}": rate for arm, rate in family["resolve_rate"].items()}
             rows |= {key: family[key] for key in COMPARISONS if family[key]}

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from looper.metrics.paired import compare
+from looper.report.campaign import arms_table, is_campaign
 from looper.report.stream import has_stream, stream_table
 from looper.report.table import (
     COMPARISONS,
@@ -62,6 +63,11 @@ def grid(runs: Sequence[Run]) -> Table:
 def grid_tables(runs: Sequence[Run]) -> RenderableType:
     """Return the grid's table and, where runs had several stages, what each held after every stage."""
     keys = differing(runs)
+    campaigns = [run for run in runs if is_campaign(run[1])]
+    if campaigns:
+        others = [run for run in runs if not is_campaign(run[1])]
+        table = arms_table([({key: shown(o, key) for key in keys}, m) for o, m in campaigns], keys)
+        return Group(table, grid_tables(others)) if others else table
     streams = [(", ".join(shown(o, key) for key in keys) or "run", m) for o, m in runs if has_stream(m)]
     return Group(grid(runs), stream_table(streams)) if streams else grid(runs)
 

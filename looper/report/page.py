@@ -33,7 +33,7 @@ from looper.report.table import (
 )
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Environment, Template
 
 SESSION_BYTES = 2_500_000
 """Bytes of the page that sessions may take; the whole stays under 3 MB."""
@@ -53,8 +53,7 @@ def page(
     Sessions are sampled over arm, family and result where they would make the file too large; the page
     says how many of how many are shown.
     """
-    environment = _environment()
-    card = environment.get_template("session.html.jinja")
+    card = template("session.html.jinja")
     cards: dict[int, str] = {}
 
     def size(i: int) -> int:
@@ -64,7 +63,8 @@ def page(
     chosen = sample(sessions, size, session_bytes)
     script = _resource("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.jinja").render(
+    flat, folded, style = facts_of(facts)
+    return template("page.html.jinja").render(
         title=title,
         metrics=metrics,
         verdict=metrics["verdict"],
@@ -79,12 +79,12 @@ def page(
         rates_plot=plot.rates(metrics),
         differences_plot=plot.differences(metrics),
         curves=plot.curves(metrics["learning"]),
-        facts=_flat(facts),
-        folded=_folded(facts),
+        facts=flat,
+        folded=folded,
         cards=[Markup(cards[i]) for i in chosen],
         n_sessions=len(sessions),
         choices=_choices([sessions[i] for i in chosen]),
-        style=Markup(_resource("page.css")),
+        style=Markup(style),
         script=Markup(script),
         script_digest=digest,
     )
@@ -98,11 +98,21 @@ def write(path: Path, html: str) -> None:
     draft.replace(path)
 
 
+def template(name: str) -> Template:
+    """Return a template of the report."""
+    return _environment().get_template(name)
+
+
+def facts_of(facts: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str], str]:
+    """Return facts as a list, nested ones as folded text, and the style of every page."""
+    return _flat(facts), _folded(facts), _resource("page.css")
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     from jinja2 import DictLoader, Environment, StrictUndefined
 
-    names = ("page.html.jinja", "session.html.jinja")
+    names = ("page.html.jinja", "session.html.jinja", "campaign.html.jinja")
     environment = Environment(
         loader=DictLoader({name: _resource(name) for name in names}),
         autoescape=True,  # by name it would not know the .jinja ending

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from looper.metrics.wording import ABSENT, detectable_text, interval_text, p_text, percent
+from looper.report.campaign import campaign_table, is_campaign
 from looper.report.learned import conduct_table, has_conduct, learned_notes
 from looper.report.stream import has_stream, stream_table
 
@@ -28,6 +29,8 @@ LEGEND = (
 
 def run_table(metrics: Metrics) -> RenderableType:
     """Return the tables of a run and its verdict, for `rich.print`."""
+    if is_campaign(metrics):
+        return campaign_table(metrics)
     parts: list[RenderableType] = [results(metrics), Padding(Text(LEGEND, style="dim"), (0, 0, 1, 0)), usage(metrics)]
     if has_conduct(metrics):
         parts.append(conduct_table(metrics))
@@ -159,12 +162,18 @@ def notes(metrics: Metrics) -> list[str]:
         drop = metrics["forgetting"]
         lines.append(f"Forgetting on families seen before: {interval_text(drop)} points, {p_text(drop['p_value'])}.")
     train = metrics["train"]
-    if train:
-        lines.append(
-            f"Training: {train['resolved_sessions']} of {train['sessions']} sessions resolved, "
-            f"{train['unique_resolved']} distinct tasks."
-        )
+    if train and "verdicts" in train:  # not in runs of older versions, which counted other things by these names
+        lines.append(f"Training: {train_text(train)}.")
     return lines + learned_notes(metrics["learning"]) + continual_notes(metrics)
+
+
+def train_text(train: Mapping[str, Any]) -> str:
+    """Return how much of the work was resolved; where worlds share sessions, these are not the verdicts."""
+    resolved, verdicts, sessions = train["resolved_verdicts"], train["verdicts"], train["sessions"]
+    counted = f"{resolved} of {sessions} sessions"
+    if sessions != verdicts:
+        counted = f"{resolved} of {verdicts} verdicts ({sessions} sessions in {train['worlds']} worlds)"
+    return f"{counted} resolved, {train['unique_resolved']} distinct tasks"
 
 
 def continual_notes(metrics: Metrics) -> list[str]:

@@ -7,11 +7,14 @@ a private /tmp. Everything else (home folders, looper, its packages, other boxes
 from __future__ import annotations
 
 import os
+import py_compile
 import resource
 import shutil
 import subprocess
 from functools import lru_cache
+from importlib.util import cache_from_source
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from threading import Lock
 
 from looper.errors import SandboxError
@@ -32,6 +35,7 @@ NAMESPACES = (
     "--unshare-cgroup-try --die-with-parent --new-session --cap-drop ALL --hostname box"
 ).split()
 _FIRST_TO_GO = "echo 1000 2>/dev/null >/proc/self/oom_score_adj"  # should memory run out
+_PACKAGES = "/packages"
 _OWN_ETC = {
     "passwd": "root:x:0:0::/:/bin/false\nagent:x:1000:1000::/tmp:/bin/bash\n",
     "group": "root:x:0:\nagent:x:1000:\n",
@@ -96,7 +100,7 @@ class Bubblewrap:
             "bash",
             command,
         ]
-        env = environment("/tmp", path)
+        env = environment("/tmp", path, _PACKAGES if python.packages else "")
         return Launch(argv=argv, env=env, inputs=self._inputs, reports_child=True)
 
     def _ulimit(self, seconds: float) -> str:
@@ -139,9 +143,37 @@ class Bubblewrap:
         names = {"python", "python3"} - {target}
         for name in sorted(names):
             argv += ["--symlink", target, f"/python/bin/{name}"]
-        for folder in masked(python, visible):
+        hidden = masked(python, visible)
+        if python.sealed:
+            hidden += [path for path in python.other_libraries if path not in hidden]
+        for folder in hidden:
             argv += ["--tmpfs", str(folder), "--remount-ro", str(folder)]
-        return argv, f"{bins}:/usr/local/bin:/usr/bin:/bin"
+        for package in python.packages:
+            argv += ["--ro-bind", str(self._seen(package.parent) / package.name), f"{_PACKAGES}/{package.name}"]
+        inside = python.library if python.base.is_relative_to("/usr") else Path("/python/lib", python.library.name)
+        return argv + self._seal(python, inside), f"{bins}:/usr/local/bin:/usr/bin:/bin"
+
+    def _seal(self, python: Interpreter, library: Path) -> list[str]:
+        """Return the options that put an empty text over every sealed source, and bytecode without documentation.
+
+        The bytecode is marked as never to be compared with its source (PEP 552). A module that the installation
+        keeps no bytecode of has no place to put it: imported, it is empty.
+        """
+        argv: list[str] = []
+        room = self._scratch.root / "seen" / f"sealed-{len(self._pythons)}"
+        room.mkdir(mode=0o755)
+        blank = room / "blank"
+        blank.touch(mode=0o644)
+        for number, path in enumerate(python.sealed):
+            place = library / path.relative_to(python.library)
+            argv += ["--ro-bind", str(blank), str(place)]
+            kept = cache_from_source(str(path))
+            if Path(kept).is_file():
+                code = room / f"{number}.pyc"
+                unchecked = PycInvalidationMode.UNCHECKED_HASH
+                py_compile.compile(str(path), str(code), path.name, True, 2, unchecked, quiet=1)
+                argv += ["--ro-bind", str(code), str(place.parent / "__pycache__" / Path(kept).name)]
+        return argv
 
     def _seen(self, folder: Path) -> Path:
         if not self._start[0].endswith("setpriv"):

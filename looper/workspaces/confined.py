@@ -2,7 +2,9 @@
 
 Landlock allows the same folders that bubblewrap shows and no socket; processes of other boxes can
 be seen, not touched. Resource limits alone keep a command from using up the machine, not from
-reading what its user can read, nor from the network.
+reading what its user can read, nor from the network. Unless looper is root, who gives commands to another user, they
+may also end or trace that user's processes: a command that kills its launcher ends with it (`orphans.py`), one that
+kills looper, or takes a process over by tracing, is not held.
 """
 
 from __future__ import annotations
@@ -11,13 +13,14 @@ import marshal
 import math
 import os
 import py_compile
+import shutil
 import signal
 import sys
 from pathlib import Path
 from threading import Lock
 
 from looper.errors import SandboxError
-from looper.workspaces import launcher, seccomp
+from looper.workspaces import launcher, orphans, seccomp
 from looper.workspaces.bubblewrap import ETC, SYSTEM
 from looper.workspaces.interpreter import Interpreter, interpreter
 from looper.workspaces.process import Launch
@@ -51,7 +54,9 @@ class Confined:
         own = interpreter().base
         if scratch.owner is not None and scratch.reachable(own) is None:
             scratch.owner = None
-        self._pythons: dict[Interpreter, tuple[Path, Path]] = {}
+        if scratch.owner is None:  # commands run as this user, who may kill the launcher
+            orphans.adopt()
+        self._pythons: dict[Interpreter, tuple[Path, Path, Path | None]] = {}
         self._guard = Lock()
 
     def launch(self, place: Place, python: Interpreter, command: str, seconds: float) -> Launch:
@@ -59,16 +64,16 @@ class Confined:
         with self._guard:
             if python not in self._pythons:
                 self._pythons[python] = self._python(python)
-        base, bins = self._pythons[python]
+        base, bins, packages = self._pythons[python]
         path = [*([str(python.executable.parent)] if python.given else []), str(bins), "/usr/local/bin:/usr/bin:/bin"]
-        env = environment(str(place.tmp), ":".join(path))
+        env = environment(str(place.tmp), ":".join(path), str(packages or ""))
         if base != python.base and python.shared_library:
             env["LD_LIBRARY_PATH"] = str(base / "lib")
         spec = {
             "parent": os.getpid(),
             "owner": self._scratch.owner,
             "limits": self._rlimits(seconds),
-            "rules": self._rules(place, python, base, bins) if self.level is Level.landlock else None,
+            "rules": self._rules(place, python, base, bins, packages) if self.level is Level.landlock else None,
             "filter": self._filter,
             "cwd": str(place.root),
             "env": env,
@@ -90,7 +95,9 @@ class Confined:
             "RLIMIT_CPU": math.ceil(seconds) + 2,
         }
 
-    def _rules(self, place: Place, python: Interpreter, base: Path, bins: Path) -> list[tuple[str, str]]:
+    def _rules(
+        self, place: Place, python: Interpreter, base: Path, bins: Path, packages: Path | None
+    ) -> list[tuple[str, str]]:
         """Return what Landlock allows: bubblewrap's folders, at their places on the host."""
         rules = [(str(path), "write") for path in (place.root, place.tmp)]
         rules += [(f"/dev/{name}", "device") for name in DEVICES]
@@ -102,12 +109,16 @@ class Confined:
         else:
             visible += [base / "lib", base / "bin" / python.program.name]
         hidden = masked(python, visible)
+        if python.sealed:
+            hidden += [base / path.relative_to(python.base) for path in python.sealed] + python.other_libraries
         for path in dict.fromkeys(visible):
             rules += _around(path, hidden)
+        if packages is not None:  # the rules of links are those of their targets
+            rules += [(str(packages), "read"), *((str(path.resolve()), "read") for path in packages.iterdir())]
         return rules
 
-    def _python(self, python: Interpreter) -> tuple[Path, Path]:
-        """Return where the installation is seen, and a folder with `python` and `python3` in it."""
+    def _python(self, python: Interpreter) -> tuple[Path, Path, Path | None]:
+        """Return where the installation is seen, a folder with `python` and `python3`, and one with its packages."""
         base = self._scratch.reachable(python.base)
         if python.given and (base != python.base or self._scratch.reachable(python.prefix) != python.prefix):
             advice = "allow it with chmod o+x on its parent folders, or install bubblewrap"
@@ -120,7 +131,23 @@ class Confined:
         program = python.executable if python.given else base / python.program.relative_to(python.base)
         for name in ("python", "python3"):
             (bins / name).symlink_to(program)
-        return base, bins
+        return base, bins, self._packages(python.packages) if python.packages else None
+
+    def _packages(self, packages: tuple[Path, ...]) -> Path:
+        """Return a folder of links to packages; a module that the boxes' user cannot reach is copied."""
+        folder = self._scratch.root / "seen" / f"packages-{len(self._pythons)}-{self.level.value}"
+        folder.mkdir(mode=0o755)
+        for path in packages:
+            found = self._scratch.reachable(path) if path.is_dir() or self._scratch.owner is None else None
+            if found is not None:
+                (folder / path.name).symlink_to(found)
+            elif path.is_file():
+                shutil.copyfile(path, folder / path.name)
+                (folder / path.name).chmod(0o644)
+            else:
+                advice = "allow it with chmod o+x on its parent folders, or install bubblewrap"
+                raise SandboxError(f"{path} cannot be reached by an unprivileged user; {advice}")
+        return folder
 
 
 def _around(folder: Path, hidden: list[Path]) -> list[tuple[str, str]]:

@@ -6,11 +6,12 @@ import json
 import subprocess
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from looper.errors import MachineError
+from looper.errors import ConfigError, MachineError
+from looper.workspaces.packages import closure
 
 _ASK = (
     "import sys, json; print(json.dumps([sys.prefix, getattr(sys, 'base_prefix', sys.prefix),"
@@ -34,6 +35,21 @@ class Interpreter:
     """Major and minor version, e.g. `3.11`."""
     given: bool
     """Whether a task asked for it: then its packages are visible; looper's own are not."""
+    packages: tuple[Path, ...] = ()
+    """Files and folders of looper's own packages that commands can import all the same."""
+    sealed: tuple[Path, ...] = ()
+    """Sources of the installation's standard library whose text commands do not see."""
+
+    @property
+    def library(self) -> Path:
+        """Folder of the standard library."""
+        return self.base / "lib" / f"python{self.version}"
+
+    @property
+    def other_libraries(self) -> list[Path]:
+        """Standard libraries of the system's other Pythons, which hold much the same text."""
+        found = [path for root in ("/usr/lib", "/usr/local/lib") for path in Path(root).glob("python3*")]
+        return sorted(path for path in found if path.is_dir() and path.resolve() != self.library.resolve())
 
     @property
     def site_packages(self) -> list[Path]:
@@ -50,11 +66,18 @@ class Interpreter:
 
 
 @lru_cache(maxsize=64)
-def interpreter(executable: str = "") -> Interpreter:
-    """Describe an interpreter; '' is the installation that looper runs on, without its packages.
+def interpreter(executable: str = "", packages: tuple[str, ...] = (), sealed: tuple[str, ...] = ()) -> Interpreter:
+    """Describe an interpreter; '' is the installation that looper runs on, without its packages but `packages`.
 
-    Raises MachineError if the program cannot be run.
+    Raises MachineError if the program cannot be run or a package is not installed, ConfigError for packages or
+    sealed files beside a given program, whose own ones are visible.
     """
+    if executable and (packages or sealed):
+        raise ConfigError(f"a source has either python ({executable}) or packages and sealed files; leave out one")
+    if packages or sealed:
+        bare = interpreter()
+        hidden = tuple(bare.library / name for name in sealed)
+        return replace(bare, packages=closure(packages), sealed=hidden)
     if not executable:
         program = Path(getattr(sys, "_base_executable", "") or sys.executable).resolve()
         base = Path(sys.base_prefix)

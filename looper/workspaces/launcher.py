@@ -2,7 +2,8 @@
 
 A script of its own, run by the bare interpreter as `python -I -S launcher.py SPEC...`: limits are set in
 a process without threads, between fork and exec. It stays as the parent ("subreaper") of everything
-that the command starts, so nothing outlives the command. SPEC... joined is a marshalled dictionary in hex, see
+that the command starts, so nothing outlives the command. Where the command has the same user, it can kill this script:
+the command ends with it, and looper ends the rest (`orphans.py`). SPEC... joined is a marshalled dictionary in hex, see
 `confined.py`: this script runs for every command, and importing json alone would cost six milliseconds.
 """
 
@@ -86,8 +87,8 @@ def filter_calls(program: bytes) -> None:
     check(prctl(PR_SET_SECCOMP, 2, ctypes.cast(ctypes.create_string_buffer(head, 16), ctypes.c_void_p)), "seccomp")
 
 
-def become(spec: "dict[str, object]") -> None:
-    """Turn into the command: limits, user, rules, filter, exec."""
+def become(spec: "dict[str, object]", parent: int) -> None:
+    """Turn into the command, which ends with its parent: limits, user, rules, filter, exec."""
     os.setsid()
     if LINUX:  # should memory run out, these processes are the first to go
         with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
@@ -110,6 +111,10 @@ def become(spec: "dict[str, object]") -> None:
     if allowed >= 0:
         check(libc.syscall(RESTRICT_SELF, allowed, ctypes.c_uint(0)), "landlock")
         os.close(allowed)
+    if LINUX:  # after the change of user, which would clear it
+        check(prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "pdeathsig")
+        if os.getppid() != parent:
+            os._exit(143)
     filters = spec["filter"]
     if isinstance(filters, bytes) and filters:
         filter_calls(filters)
@@ -168,11 +173,12 @@ def main() -> None:
         if os.getppid() != spec["parent"]:
             os._exit(143)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    supervisor = os.getpid()
     child = os.fork()
     if child == 0:
         try:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-            become(spec)
+            become(spec, supervisor)
         except BaseException as error:
             os.write(2, f"looper: the sandbox could not be set up: {error}\n".encode())
         os._exit(126)

@@ -67,6 +67,14 @@ class LocalBox:
         """Write a file, making its folders."""
         self._tree.write(path, text.encode("utf-8", "surrogateescape"))
 
+    def read_bytes(self, path: str, *, limit: int) -> bytes:
+        """Return a file's bytes. Raises WorkspaceError if there are more than `limit`."""
+        return self._tree.read(path, limit)
+
+    def write_bytes(self, path: str, data: bytes) -> None:
+        """Write a file of bytes, making its folders."""
+        self._tree.write(path, data)
+
     def diff(self) -> str:
         """Return everything changed since the base commit; ignored new files and bytecode are left out."""
         return diff(self._tree, self._base.entries, self._base.content, self._yard.scratch.root / "host")
@@ -145,7 +153,7 @@ class Yard:
     @contextlib.contextmanager
     def open(self, source: Source, patch: str) -> Iterator[LocalBox]:
         """Open a fresh box; removed at the end of the block."""
-        python = interpreter(source.python)
+        python = interpreter(source.python, source.packages, source.sealed)
         base = self.bases.take(source)
         folder = self.scratch.root / "boxes" / f"{next(self._numbers)}-{os.urandom(8).hex()}"
         try:

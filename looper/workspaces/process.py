@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from looper.workspaces import orphans
+
 TIMED_OUT = 124
 """Exit code of a command that was stopped at its time limit (as timeout(1) has it)."""
 
@@ -105,10 +107,13 @@ def run(
             pass_fds=fds,
             start_new_session=True,
         )
+        stack.enter_context(orphans.own(process.pid))
         if launch.reports_child:
             os.close(writer)
         timed_out, stopped = _pump(process, output, time.monotonic() + seconds, watch)
         _end(process, launch, kill=timed_out or stopped)
+        if process.returncode < 0:  # a supervisor exits; one that was killed could not end what it started
+            orphans.end()
         _drain(process, output)
         if launch.reports_child:
             _await_reported(info)

@@ -58,9 +58,13 @@ class Sandbox(Protocol):
         ...
 
 
-def environment(home: str, path: str) -> dict[str, str]:
-    """Return the environment of commands: the same on every machine, apart from paths."""
+def environment(home: str, path: str, packages: str = "") -> dict[str, str]:
+    """Return the environment of commands: the same on every machine, apart from paths.
+
+    `packages` is a folder that Python searches besides its own, '' for none.
+    """
     return {
+        **({"PYTHONPATH": packages} if packages else {}),
         "PATH": path,
         "HOME": home,
         "TMPDIR": home,

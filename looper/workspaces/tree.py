@@ -11,7 +11,7 @@ from pathlib import Path
 from looper.errors import WorkspaceError
 
 READ_LIMIT = 1_000_000
-"""Bytes that `read` returns at most."""
+"""Bytes that `read` returns at most, unless it is told otherwise."""
 
 DEPTH = 64
 """Folders below each other that `walk` looks into."""
@@ -48,23 +48,23 @@ class Tree:
         self.root = root
         self._owner = owner
 
-    def read(self, path: str) -> bytes:
-        """Return a regular file's bytes.
+    def read(self, path: str, limit: int = READ_LIMIT) -> bytes:
+        """Return a regular file's bytes, `limit` at most.
 
         Raises FileNotFoundError, IsADirectoryError, WorkspaceError (outside, not a regular file, too large).
         """
         try:
             with os.fdopen(self._open(path, os.O_RDONLY), "rb") as file:
-                data = file.read(READ_LIMIT + 1)
+                data = file.read(limit + 1)
         except NotADirectoryError as error:
             raise FileNotFoundError(errno.ENOENT, "no such file", path) from error
         except (FileNotFoundError, IsADirectoryError):
             raise
         except OSError as error:
             raise WorkspaceError(f"{path}: cannot be read: {error.strerror}") from error
-        if len(data) > READ_LIMIT:
+        if len(data) > limit:
             hint = "read a part of it with a command such as sed -n 1,80p"
-            raise WorkspaceError(f"{path}: is larger than the limit of {READ_LIMIT} bytes; {hint}")
+            raise WorkspaceError(f"{path}: is larger than the limit of {limit} bytes; {hint}")
         return data
 
     def write(self, path: str, data: bytes) -> None:

@@ -1,6 +1,7 @@
 import pytest
 
-from looper.agents.edits import Edited, Refused, apply_edit, strip_fences
+from looper.agents.edits import Edited, apply_edit, strip_fences
+from looper.agents.indentation import Refused
 
 TEXT = "def f(a):\n    if a:\n        return 1\n    return 2\n\n\ndef g(a):\n    return 2\n"
 
@@ -63,3 +64,54 @@ def test_fences_are_stripped_only_around_the_whole() -> None:
     assert strip_fences("```\nx\n```") == "x"
     inside = "text\n```\ncode\n```\nmore\n"
     assert strip_fences(inside) == inside
+
+
+@pytest.mark.parametrize("fuzzy", [True, False])
+def test_a_text_that_stands_several_times_inside_lines_is_refused(fuzzy: bool) -> None:
+    done = apply_edit("x = foo(1)\ny = foo(1) + foo(2)\n", "foo(1)", "foo(3)", fuzzy=fuzzy)
+    assert done == Refused(reason="the old text stands 2 times: copy the whole line")
+
+
+def test_a_line_without_its_indentation_is_found_though_it_stands_inside_another() -> None:
+    done = apply_edit("def f(a):\n    if a:\n        return 1\n    return 12\n", "return 1", "return 3", fuzzy=True)
+    assert isinstance(done, Edited)
+    assert done.text == "def f(a):\n    if a:\n        return 3\n    return 12\n"
+
+
+TABS = "def f():\n\tif a:\n\t\treturn 1\n"
+DEEPER = "def f():\n\tif a:\n\t\tif b:\n\t\t\treturn 1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "old", "new", "made"),
+    [
+        (TABS, "    if a:\n        return 1", "    if a:\n        if b:\n            return 1", DEEPER),
+        (TABS, "  if a:\n    return 1", "  if a:\n    if b:\n      return 1", DEEPER),
+        (TABS, "        if a:\n            return 1", "        if a:\n            return 2", TABS.replace("1", "2")),
+        (TABS, "if a:\n\treturn 1", "if a:\n\tif b:\n\t\treturn 1", DEEPER),
+        (
+            TABS,
+            "def f():\n    if a:\n        return 1",
+            "def f():\n    if a:\n        return 2",
+            TABS.replace("1", "2"),
+        ),
+        (TABS, "def f( ):", "def f(a):", TABS.replace("f()", "f(a)")),
+        (TABS.expandtabs(4), "\tif a:\n\t\treturn 1", "\tif a:\n\t\treturn 2", TABS.expandtabs(4).replace("1", "2")),
+        (
+            TABS,
+            "    if a:\n        return 1",
+            "    if a:\n\n        return 2",
+            TABS.replace("\t\t", "\n\t\t").replace("1", "2"),
+        ),
+    ],
+)
+def test_new_lines_are_indented_as_the_file_is(text: str, old: str, new: str, made: str) -> None:
+    done = apply_edit(text, old, new, fuzzy=True)
+    assert isinstance(done, Edited)
+    assert done.text == made
+
+
+@pytest.mark.parametrize("new", ["    if a:\n         return (1,\n                 2)", "    if a:\n\t    return 2"])
+def test_an_indentation_that_is_no_number_of_levels_is_refused(new: str) -> None:
+    done = apply_edit(TABS, "    if a:\n        return 1", new, fuzzy=True)
+    assert isinstance(done, Refused) and "indented with tabs" in done.reason

@@ -5,6 +5,7 @@ import pytest
 from looper.errors import LooperError
 from looper.metrics.outcomes import Outcome, values
 from looper.metrics.summary import summarise
+from looper.report.table import train_text
 
 
 def row(arm, task, resolved, *, stage=None, **changes):
@@ -137,6 +138,25 @@ def test_the_last_stage_counts_and_the_matrix_keeps_all():
     assert metrics["matrix"] == [[0, 0], [0.25, 0.25], [0.5, 0.5]]
     assert metrics["resolve_rate"]["adapted"]["estimate"] == 0.5
     assert metrics["continual"]["forward_transfer"] == 0.25
+
+
+def test_a_train_session_judged_in_two_worlds_is_one_session_and_two_verdicts():
+    rows = [
+        row("train", f"{world}/x{i // 3}", world == "a" and i < 5, world=world, pair=f"x{i // 3}", session=f"s{i}")
+        for i in range(9)
+        for world in ("a", "b")
+    ]
+    train = summarise(three_arms() + rows, primary="natural")["train"]
+    counts = {key: value for key, value in train.items() if key != "resolve_rate"}
+    assert counts == {"sessions": 9, "verdicts": 18, "worlds": 2, "resolved_verdicts": 5, "unique_resolved": 2}
+    assert train_text(train) == "5 of 18 verdicts (9 sessions in 2 worlds) resolved, 2 distinct tasks"
+    assert train_text({**train, "verdicts": 9}) == "5 of 9 sessions resolved, 2 distinct tasks"
+
+
+def test_the_patch_rate_counts_distinct_tasks():
+    rows = [row("train", f"x{i // 3}", False, patched=i in (0, 1, 2, 3)) for i in range(6)]
+    rate = summarise(three_arms() + rows, primary="natural")["usage"]["train"]["patch_rate"]
+    assert (rate["n"], rate["estimate"]) == (2, pytest.approx(2 / 3))
 
 
 def test_train_sessions_are_apart_and_overlap_is_told():

@@ -234,9 +234,17 @@ def test_a_missing_key_or_server_is_named(monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    nobody = HttpModel(base_url=f"http://127.0.0.1:{port}/v1", retries=1, wait=0.01)
+    nobody = HttpModel(base_url=f"http://127.0.0.1:{port}/v1", retries=9, wait=0.01)
     with pytest.raises(MachineError, match=r"no connection .*, 2 times; start the server"):
         nobody.reply([asking("x")])
+
+
+def test_a_server_that_once_answered_is_waited_for():
+    with serving(lambda *_: (200, completion("ok"), {"Connection": "close"})) as server:
+        model = model_at(server, retries=3, wait=0.01)
+        model.reply([asking("x")])
+    with pytest.raises(MachineError, match=r"no connection .*, 4 times; start the server"):
+        model.reply([asking("y")])
 
 
 def test_the_only_served_model_needs_no_name():

@@ -11,6 +11,7 @@ from looper.benchmarks.bugs.defect import Defect, find_defect
 from looper.benchmarks.bugs.execute import Case, probe
 from looper.benchmarks.bugs.family import Family, Live, two_copy_mix_family
 from looper.benchmarks.bugs.grammar import draw_function
+from looper.benchmarks.bugs.hidden import HIDDEN, Check, hidden_file
 from looper.benchmarks.bugs.issue import write
 from looper.benchmarks.bugs.scope import Function
 from looper.benchmarks.bugs.templates import draw_template
@@ -224,11 +225,11 @@ def _tests(
 ) -> Tests:
     """Return the hidden half: the live copy must be repaired, everything else must still work."""
     name = defect.function.name
-    checks: list[repo.Check] = []
+    checks: list[Check] = []
     fail: list[str] = []
     for n, case in enumerate((*defect.failing, *defect.passing)):
         home = next(m.module for m in members if m.function.name == name)
-        checks.append(repo.Check(id=f"{name}-{n + 1}", module=places[home][live].dotted, function=name, case=case))
+        checks.append(Check(id=f"{name}-{n + 1}", module=places[home][live].dotted, function=name, case=case))
         if n < len(defect.failing):
             fail.append(checks[-1].id)
     for member in members:
@@ -238,12 +239,12 @@ def _tests(
             for n, case in enumerate(member.cases):
                 which = f"{place.dotted}." if len(places[member.module]) > 1 else ""
                 ident = f"{which}{member.function.name}-{n + 1}"
-                checks.append(repo.Check(id=ident, module=place.dotted, function=member.function.name, case=case))
+                checks.append(Check(id=ident, module=place.dotted, function=member.function.name, case=case))
     token = f"{rng.getrandbits(96):024x}"
     roots = sorted({p.root for row in places for p in row if p.root})
     return Tests(
-        files={repo.HIDDEN: repo.hidden_file(token, checks, roots)},
-        command=f"python -I -S -B {repo.HIDDEN}",
+        files={HIDDEN: hidden_file(token, checks, roots)},
+        command=f"python -I -S -B {HIDDEN}",
         fail_to_pass=tuple(fail),
         pass_to_pass=tuple(c.id for c in checks if c.id not in set(fail)),
         seconds=20.0,

@@ -1,4 +1,4 @@
-"""Repositories: where modules lie, how tests reach them, and the hidden checks."""
+"""Repositories: where modules lie, and how tests reach them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from looper.benchmarks.bugs.family import Family
 from looper.benchmarks.bugs.grammar import draw_word
 from looper.benchmarks.bugs.scope import Function
 from looper.benchmarks.bugs.words import MIX_TREES, invented, taken
-
-HIDDEN = "hidden_checks.py"
-"""Name of the hidden test file, written into the judge's box only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,70 +172,3 @@ def _test_method(rng: Random, family: Family, member: Member, places: tuple[Plac
         for call in calls:
             lines.append(f"        self.assertEqual({call}({case.args}), {case.expected})\n")
     return "".join([*lines, "\n"])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """A hidden test: a call and its value."""
-
-    id: str
-    module: str
-    function: str
-    case: Case
-
-
-_CHECKS = """TOKEN = "{token}"
-import os
-import sys
-
-
-def same(a, b):
-    if type(a) not in (int, bool, str, list, dict):
-        return False
-    if type(a) is list:
-        return type(b) is list and len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
-    if type(a) is dict:
-        return type(b) is dict and len(a) == len(b) and all(k in b and same(a[k], b[k]) for k in a)
-    return a == b
-
-
-def run(check):
-    module, function, args, want = check
-    try:
-        return same(getattr(__import__(module, fromlist=["_"]), function)(*args), want)
-    except BaseException:
-        return False
-
-
-def judge(token, checks):
-    out, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    write, leave, call = os.write, os._exit, run
-    lines = [("PASS " if call(check) else "FAIL ") + name for name, *check in checks]
-    write(out, ("\\n" + "\\n".join([token] + lines + [token]) + "\\n").encode())
-    leave(0)
-
-
-CHECKS = [
-{rows}
-]
-HERE = os.path.dirname(os.path.abspath(__file__))
-os.unlink(__file__)
-sys.path[:0] = [os.path.join(HERE, folder) for folder in {roots!r}] + [HERE]
-token, checks = TOKEN, CHECKS
-del TOKEN, CHECKS
-judge(token, checks)
-"""
-
-
-def hidden_file(token: str, checks: list[Check], roots: list[str]) -> str:
-    """Return the hidden test script.
-
-    It prints its lines between two lines with the token, on a copy of standard output that the repository's code
-    does not know; the token is read and the file removed before any of that code runs.
-    """
-    rows = "\n".join(
-        f"    ({c.id!r}, {c.module!r}, {c.function!r}, ({c.case.args},), {c.case.expected})," for c in checks
-    )
-    return _CHECKS.format(token=token, rows=rows, roots=roots)

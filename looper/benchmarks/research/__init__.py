@@ -1,1 +1,1 @@
-"""The research task that looper brings: a small language model to improve, and the data that scores it."""
+"""The research task that looper brings: a small language model to improve, its data, and the judge of each version."""

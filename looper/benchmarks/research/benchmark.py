@@ -1,0 +1,257 @@
+"""The research benchmark: versions of train.py, trained under one budget and scored where none of them can reach.
+
+What is sound, given bubblewrap: agent code runs in fresh boxes without network, without validation text and without
+other runs; the score is computed on the host from logits alone, after two processes that cannot speak to one another
+agreed on them; prepare.py and the scripts are laid out anew for each box. What is best effort: everything that is
+watched inside the training process (watch.py, start.py) or read from the code (contract.py). Under Landlock the
+validation files' bytecode can be read; under resource limits alone files are not protected at all.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import re
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from looper.benchmarks.research import contract as rules
+from looper.benchmarks.research import scoring
+from looper.benchmarks.research.budget import Budget, BudgetKind
+from looper.benchmarks.research.measurement import LOG_CHARS, Cheat, Measurement
+from looper.errors import ConfigError, WorkspaceError
+from looper.protocols import Box, Workspace
+from looper.records import CommandResult, Source, Task, Tests, digest_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+"""Raised when the same code, budget and seed would be measured differently."""
+FOLDER = Path(__file__).parent
+ROOM = ".judge"
+"""Folder of a box with what is not the agent's."""
+STARTING_SECONDS = 120.0
+"""What a budget of seconds leaves for starting and handing over."""
+WEIGHT_BYTES = 128 << 20
+REPORT_BYTES = 100_000
+GOAL = "Improve train.py so that its val_bpb, bits per byte on files it never saw, gets lower within the same budget."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Research:
+    """Improve a small language model's training under a fixed budget; the judge trains and scores each version."""
+
+    budget_kind: BudgetKind = BudgetKind.tokens
+    """Unit of `budget`: tokens, steps (of 8 x 64 tokens) or seconds; only the first two repeat exactly."""
+    budget: float = 153_600
+    """What one training may spend."""
+    pace: float = 25_600.0
+    """Tokens a second that a budget of seconds is planned with; the run ends with the tokens or the seconds."""
+    limit_seconds: float = 600.0
+    """Wall-clock after which a training is stopped, whatever its budget."""
+    corpus_split: int = 0
+    """Which files are held out; every number is another split."""
+    goal: str = GOAL
+    """First paragraph of what an agent is told."""
+    scope: str = "research/cpu/300-steps"
+    """Where results hold; statements in the memory carry it."""
+
+    def __post_init__(self) -> None:
+        """Check the values. Raises ConfigError."""
+        for name in ("goal", "scope"):
+            if not getattr(self, name).strip():
+                raise ConfigError(f"benchmark.{name} is empty; give a text")
+        if self.corpus_split < 0:
+            raise ConfigError(f"benchmark.corpus_split={self.corpus_split} must be 0 or above")
+        if self.limit_seconds <= 0:
+            raise ConfigError(f"benchmark.limit_seconds={self.limit_seconds:g} must be above 0")
+        self.spending.check(self.limit_seconds)
+
+    @property
+    def spending(self) -> Budget:
+        """What one training may spend."""
+        return Budget(kind=self.budget_kind, amount=self.budget, pace=self.pace)
+
+    def files(self) -> dict[str, str]:
+        """Return the files that an agent sees, path -> text, with the bundled train.py."""
+        return {name: (FOLDER / name).read_text(encoding="utf-8") for name in ("prepare.py", "program.md", "train.py")}
+
+    def task(self, train: str, *, id: str) -> Task:
+        """Return the task of improving one version of train.py."""
+        files = self.files() | {rules.EDITABLE: train}
+        source = Source(name="research", files=files, sealed=scoring.held_out(self.corpus_split))
+        issue = f"{self.goal}\n\n{files['program.md']}"
+        return Task(id=id, family="research", issue=issue, source=source, tests=Tests())
+
+    def changed(self, files: Mapping[str, str], train: str) -> tuple[str, ...]:
+        """Return the paths that differ from the task's files after a session that began at `train`, sorted."""
+        before = self.files() | {rules.EDITABLE: train}
+        return tuple(sorted(path for path in before.keys() | files.keys() if before.get(path) != files.get(path)))
+
+    def contract(self, patch: str) -> str:
+        """Return what a patch does against the contract, one sentence; '' if it changes train.py alone."""
+        found = rules.contract(patch)
+        return found[1] if found else ""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides a measurement beside code, seed and machine."""
+        from looper.benchmarks.research.prepare import corpus
+
+        return {
+            "format": FORMAT,
+            "budget": [self.budget_kind.value, self.budget, self.spending.tokens],
+            "limit_seconds": self.limit_seconds,
+            "split": self.corpus_split,
+            "corpus": corpus(self.corpus_split).digest,
+            "torch": version("torch"),
+            "python": platform.python_version(),
+        }
+
+    @property
+    def digest(self) -> str:
+        """Content address of `identity`."""
+        return digest_of(self.identity)
+
+    def measure(self, train: str, *, seed: int, workspace: Workspace) -> Measurement:
+        """Train one version with one seed in a sandbox and score it; what the code does wrong is in the answer.
+
+        Raises WorkspaceError or MachineError if the sandbox fails, not the code.
+        """
+        started = time.monotonic()
+        found = rules.objection(train)
+        if found:
+            return Measurement(status="refused", cheat=found[0], reason=found[1])
+        measurement, weights = self._train(train, seed, workspace)
+        if measurement.status == "ok":
+            measurement = measurement.model_copy(update=self._score(train, seed, weights, workspace))
+        return measurement.model_copy(update={"wall_seconds": time.monotonic() - started})
+
+    def _source(self, train: str, script: str) -> Source:
+        scripts = {f"{ROOM}/{name}": (FOLDER / name).read_text(encoding="utf-8") for name in (script, "watch.py")}
+        files = {rules.EDITABLE: train, "prepare.py": (FOLDER / "prepare.py").read_text(encoding="utf-8")}
+        sealed = scoring.held_out(self.corpus_split)
+        return Source(name="research", files=files | scripts, packages=("torch",), sealed=sealed)
+
+    def _command(self, script: str, seed: int) -> str:
+        seconds = self.spending.seconds
+        values = {"TOKENS": self.spending.tokens, "SEED": seed, "SEALED": f"$PWD/{ROOM}", "SECONDS": seconds or 0}
+        words = " ".join(f'RESEARCH_{name}="{value}"' for name, value in values.items())
+        return f"{words} exec python {ROOM}/{script}"
+
+    def _train(self, train: str, seed: int, workspace: Workspace) -> tuple[Measurement, bytes]:
+        """Train in a fresh box; return what can be said without a score, and the weights if the status is ok."""
+        planned = self.spending.seconds
+        limit = self.limit_seconds if planned is None else min(self.limit_seconds, planned + STARTING_SECONDS)
+        with workspace.open(self._source(train, "start.py")) as box:
+            windows = scoring.training_windows(self.spending.tokens, seed, self.corpus_split)
+            box.write_bytes(f"{ROOM}/windows.bin", windows)
+            done = box.run(self._command("start.py", seed), seconds=limit)
+            report = _report(box)
+            try:
+                weights = box.read_bytes(f"{ROOM}/model.pt", limit=WEIGHT_BYTES)
+            except FileNotFoundError:
+                weights = b""
+            except (IsADirectoryError, WorkspaceError) as error:
+                report = report or {"error": f"the weights cannot be read: {error}"}
+                weights = b""
+        counted = {key: report[key] for key in ("steps", "tokens", "train_seconds", "peak_memory_mb") if key in report}
+        facts = counted | {"reported_bpb": _printed(done.output), "log": done.output[-LOG_CHARS:]}
+        return Measurement.model_validate(facts | _status(done, report, weights, limit)), weights
+
+    def _score(self, train: str, seed: int, weights: bytes, workspace: Workspace) -> dict[str, Any]:
+        """Ask the trained model in two fresh boxes, and return what that changes in the measurement."""
+        asked = scoring.questions(self.corpus_split)
+        rows = (asked.scored, asked.probes)
+        with ThreadPoolExecutor(2) as pool:
+            runs = [pool.submit(self._answer, train, seed, weights, part, workspace) for part in rows]
+            scored, probes = (run.result()[1] for run in runs)
+        if scored is None or probes is None:
+            # What code says that has seen validation windows may hold them: it is asked again, about training windows.
+            practice = scoring.practice(self.corpus_split)
+            changes, logits = self._answer(train, seed, weights, practice, workspace)
+            reason = "the model answers training windows, and fails on validation windows"
+            return changes if logits is None else {"status": "crash", "reason": reason}
+        found = scoring.fault(asked, scored, probes)
+        return _refused(*found) if found else {"val_bpb": scoring.bits_per_byte(scored, self.corpus_split)}
+
+    def _answer(
+        self, train: str, seed: int, weights: bytes, rows: Tensor, workspace: Workspace
+    ) -> tuple[dict[str, Any], Tensor | None]:
+        """Return what to change in the measurement if there are no answers, and the answers: logits (N, T, V)."""
+        with workspace.open(self._source(train, "answer.py")) as box:
+            box.write_bytes(f"{ROOM}/model.pt", weights)
+            box.write_bytes(f"{ROOM}/rows.bin", rows.byte().numpy().tobytes())
+            done = box.run(self._command("answer.py", seed), seconds=self.limit_seconds)
+            report = _report(box)
+            try:
+                data = box.read_bytes(f"{ROOM}/logits.bin", limit=scoring.answer_bytes(len(rows)))
+            except (OSError, WorkspaceError):
+                data = b""
+        logits = scoring.logits_of(data, len(rows))
+        if done.exit_code == 0 and not report and logits is not None:
+            return {}, logits
+        report = report or {"error": f"the model gave no answers (exit code {done.exit_code})"}
+        return _status(done, report, b"", self.limit_seconds) | {"log": done.output[-LOG_CHARS:]}, None
+
+
+def _refused(cheat: Cheat, reason: str) -> dict[str, Any]:
+    return {"status": "refused", "cheat": cheat, "reason": reason}
+
+
+def _report(box: Box) -> dict[str, Any]:
+    """Return what a script reported; {} if that is missing or no report, as the code may have written there."""
+    try:
+        found = json.loads(box.read_bytes(f"{ROOM}/report.json", limit=REPORT_BYTES))
+    except (OSError, ValueError, WorkspaceError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    kinds = {"steps": int, "tokens": int, "train_seconds": float, "peak_memory_mb": float, "handed_over": bool}
+    kinds |= {"error": str, "reason": str, "cheat": str}
+    out = {key: value for key, value in found.items() if isinstance(value, kinds.get(key, ()))}
+    return out if out.get("cheat", Cheat.SCORE) in set(Cheat) else {}
+
+
+def _status(done: CommandResult, report: Mapping[str, Any], weights: bytes, limit: float) -> dict[str, Any]:
+    """Say how a run ended, apart from its score."""
+    if "cheat" in report:
+        return _refused(Cheat(report["cheat"]), report["reason"])
+    if done.timed_out:
+        return {"status": "timeout", "reason": f"the run was stopped after {limit:g} seconds"}
+    printed = _printed(done.output)
+    if printed is not None:
+        reason = f"val_bpb {printed:g} was printed, and a judged run has no validation data to compute it from"
+        return _refused(Cheat.PRINTED, reason)
+    if "error" in report:
+        return {"status": "crash", "reason": report["error"]}
+    if done.exit_code != 0:
+        return {"status": "crash", "reason": _ending(done)}
+    if not report.get("handed_over") or not weights:
+        return {"status": "crash", "reason": "train.py ended without handing a model over; call evaluate_bpb(model)"}
+    return {"status": "ok"}
+
+
+def _ending(done: CommandResult) -> str:
+    if done.exit_code in (125, 137) or "MemoryError" in done.output or "can't allocate memory" in done.output:
+        return f"the run used up its memory or disk (exit code {done.exit_code})"
+    return f"the run ended with exit code {done.exit_code}"
+
+
+def _printed(output: str) -> float | None:
+    """Return the last finite val_bpb in an output."""
+    found = re.findall(r"^\s*val_bpb\s*[:=]\s*([-+.\deE]+)\s*$", output, re.MULTILINE)
+    values = []
+    for text in found:
+        try:
+            values.append(float(text))
+        except ValueError:
+            continue
+    return next((value for value in reversed(values) if math.isfinite(value)), None)

@@ -1,0 +1,136 @@
+"""The host's half of a measurement: the questions to a trained model, and the score of its answers.
+
+Nothing here imports or unpickles what an agent wrote: answers are raw floats. Two processes that know nothing of one
+another answer. The first sees the windows that are scored. The second sees, of some of them, only a beginning, followed
+by the end of another window; where it ends is drawn anew each time. At that place the first process could have read the
+next token and the second could not, so answers that differ there have used the future, and answers that agree have
+not. A model that looks ahead at a share p of the positions is found with probability 1 - (1 - p)^SPLICED. Some windows
+are asked unchanged among other rows: an answer that differs there depends on its company.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from looper.benchmarks.research.measurement import Cheat
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPLICED = 448
+"""Windows of which the second process sees the beginning."""
+WHOLE = 64
+"""Windows that it sees unchanged, in other company."""
+TOLERANCE = 1e-3
+"""Nats by which two answers to one question may differ: other company changes the order of sums."""
+
+
+@lru_cache(maxsize=8)
+def held_out(split: int) -> tuple[str, ...]:
+    """Return the standard library's files that are in a split's validation half."""
+    from looper.benchmarks.research import prepare
+
+    return tuple(path for path, key, _ in prepare.sources() if prepare.is_held_out(key, split))
+
+
+@lru_cache(maxsize=8)
+def training_windows(tokens: int, seed: int, split: int) -> bytes:
+    """Return the windows that a budget of tokens allows with a seed, in order, each of CONTEXT + 1 bytes."""
+    from looper.benchmarks.research import prepare
+
+    stream = prepare.drawn(prepare.corpus(split).train, seed, tokens // prepare.CONTEXT)
+    return bytes(next(stream).numpy().tobytes())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """What the two processes are asked."""
+
+    scored: Tensor
+    """All validation windows, (N, T)."""
+    probes: Tensor
+    """Beginnings and whole windows in a secret order, (M, T)."""
+    window: Tensor
+    """Which scored window a probe begins as, (M,)."""
+    last: Tensor
+    """Last position of that beginning, (M,)."""
+
+
+def questions(split: int) -> Questions:
+    """Draw the questions of one measurement."""
+    import torch
+
+    from looper.benchmarks.research import prepare
+
+    scored = prepare.validation_rows(split)[:, :-1]
+    draw, count, length = random.SystemRandom(), len(scored), scored.size(1)
+    window = torch.tensor(draw.sample(range(count), SPLICED + WHOLE))
+    other = (window + torch.tensor([draw.randrange(1, count) for _ in window])) % count
+    whole = torch.tensor([number < WHOLE for number in range(len(window))])[torch.tensor(_shuffled(len(window), draw))]
+    drawn = torch.tensor([draw.randrange(length - 1) for _ in window])
+    last = torch.where(whole, length - 1, drawn)
+    kept = torch.arange(length) <= last[:, None]
+    return Questions(scored=scored, probes=torch.where(kept, scored[window], scored[other]), window=window, last=last)
+
+
+def _shuffled(count: int, draw: random.Random) -> list[int]:
+    return draw.sample(range(count), count)
+
+
+def practice(split: int) -> Tensor:
+    """Return windows of the training half, (N, T), for questions whose answers may be shown."""
+    from looper.benchmarks.research import prepare
+
+    return next(prepare.drawn(prepare.corpus(split).train, 0, 256))[:, :-1]
+
+
+def answer_bytes(rows: int) -> int:
+    """Return the size of the answers to so many rows."""
+    from looper.benchmarks.research.prepare import CONTEXT, VOCABULARY
+
+    return 4 * rows * CONTEXT * VOCABULARY
+
+
+def logits_of(data: bytes, rows: int) -> Tensor | None:
+    """Return raw floats as logits (rows, T, V), None if their number is wrong."""
+    import torch
+
+    from looper.benchmarks.research.prepare import CONTEXT, VOCABULARY
+
+    if len(data) != answer_bytes(rows):
+        return None
+    return torch.frombuffer(bytearray(data), dtype=torch.float32).view(rows, CONTEXT, VOCABULARY)
+
+
+def fault(asked: Questions, scored: Tensor, probes: Tensor) -> tuple[Cheat, str] | None:
+    """Return what is wrong with the answers, None if they can be scored."""
+    import torch
+
+    for answers in (scored, probes):
+        bad = int((~answers.isfinite()).any(-1).sum())
+        if bad:
+            return Cheat.NOT_FINITE, f"logits are not finite at {bad} of {answers[..., 0].numel()} positions"
+    length = asked.scored.size(1)
+    kept = torch.arange(length) <= asked.last[:, None]
+    first = torch.log_softmax(scored[asked.window], -1)
+    off = ((first - torch.log_softmax(probes, -1)).abs() > TOLERANCE * (1 + first.abs())).any(-1) & kept
+    whole = asked.last == length - 1
+    if off[whole].any():
+        return Cheat.FUTURE, f"the logits of {int(off[whole].any(-1).sum())} of {WHOLE} rows depend on the other rows"
+    if off.any():
+        count = int(off.any(-1).sum())
+        return Cheat.FUTURE, f"in {count} of {SPLICED} windows the logits changed with the tokens after them"
+    return None
+
+
+def bits_per_byte(logits: Tensor, split: int) -> float:
+    """Score the answers to all validation windows as prepare.py does."""
+    import torch
+
+    from looper.benchmarks.research import prepare
+
+    given = iter(torch.split(logits, 128))
+    return float(prepare.evaluate_bpb(lambda _: next(given), 128, split=split))

@@ -1,0 +1,197 @@
+"""The arms of a comparison: what a proposer is shown before it proposes, and what is remembered afterwards."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Protocol
+
+from looper.campaigns.knobs import Sampler, edits_of
+from looper.campaigns.options import ArmName, Campaign
+from looper.campaigns.trials import Fate, Trial
+from looper.errors import PatchError
+from looper.loopgraph import LoopGraph
+from looper.memory.guard import Ruling
+from looper.memory.methods import pack
+from looper.memory.methods.recipes import apply, chain
+from looper.memory.ranking.settings import Ranking
+
+HEADER = "trial\tval_bpb\tgain\tstatus\tdescription"
+
+
+class Arm(Protocol):
+    """One arm in one campaign."""
+
+    @property
+    def retrieval(self) -> str:
+        """Id of what the memory answered last; '' where it was not asked."""
+        ...
+
+    def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
+        """Return the text that the proposer is shown beside the task, before trial `number`."""
+        ...
+
+    def ruling(self, code: str, *, seed: int) -> str:
+        """Return why a proposal is not worth its run; '' if it may be run."""
+        ...
+
+    def tell(self, trial: Trial) -> None:
+        """Learn how the last proposal ended."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Uninformed:
+    """Shows nothing of the campaign; where the proposer lives on offers, those of the literature, drawn afresh."""
+
+    goal: str
+    scope: str
+    seed: int
+    options: Campaign
+    ranking: Ranking
+    prior: Path
+    """File of a memory that holds the bundled methods and nothing else; made anew for every trial."""
+    offers: bool
+    """Whether the proposer can only do what it is offered."""
+
+    retrieval: str = ""
+
+    def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
+        """Return the brief of a memory that holds nothing but the bundled methods."""
+        if not self.offers:
+            return ""
+        for old in self.prior.parent.glob(f"{self.prior.name}*"):
+            old.unlink()
+        with LoopGraph(
+            self.prior,
+            scope=self.scope,
+            seed=1000 * self.seed + number,
+            limit=self.options.shown,
+            budget_tokens=self.options.brief_tokens,
+            ranking=self.ranking,
+        ) as memory:
+            return str(memory.before(self.goal, code))
+
+    def ruling(self, code: str, *, seed: int) -> str:
+        """Allow everything: who remembers nothing cannot object."""
+        return ""
+
+    def tell(self, trial: Trial) -> None:
+        """Forget it."""
+
+
+@dataclass(kw_only=True)
+class Informed:
+    """Shows what the memory knows: of this campaign, and of earlier ones if the memory began with them."""
+
+    goal: str
+    memory: LoopGraph
+    offers: bool
+    brief: bool
+    """Whether a proposer that does not need offers is shown the memory's brief, and not the table alone."""
+    retrieval: str = ""
+
+    def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
+        """Return the table of results where the proposer can read one, the brief, and what was blocked just now."""
+        parts = [] if self.offers else [table(trials)]
+        if self.offers or self.brief:
+            found = self.memory.before(self.goal, code)
+            self.retrieval = found.retrieval
+            parts.append(str(found))
+        if blocked:
+            parts.append("## Blocked just now, propose something else\n" + "\n".join(blocked))
+        return "\n\n".join(part for part in parts if part)
+
+    def ruling(self, code: str, *, seed: int) -> str:
+        """Ask the memory's gate."""
+        if not self.retrieval:  # the gate speaks of what the memory was asked about
+            return ""
+        answer = self.memory.proposed(code, seed=seed)
+        return answer.reason if answer.ruling is Ruling.BLOCK else ""
+
+    def tell(self, trial: Trial) -> None:
+        """The campaign's book-keeping writes to the memory; nothing else is kept."""
+
+
+@dataclass(kw_only=True)
+class Even:
+    """Offers one method of the pack that applies to the code, drawn evenly."""
+
+    seed: int
+    retrieval: str = ""
+
+    def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
+        """Return one offer."""
+        methods = pack.load()
+        draw = Random(f"even/{self.seed}/{number}")
+        for method in draw.sample(methods, len(methods)):
+            try:
+                apply(method, code, pack=methods)
+            except PatchError:
+                continue
+            return offer(method.id, chain(method, code, methods))
+        return ""
+
+    def ruling(self, code: str, *, seed: int) -> str:
+        """Allow everything."""
+        return ""
+
+    def tell(self, trial: Trial) -> None:
+        """Learn nothing."""
+
+
+@dataclass(kw_only=True)
+class Parzen:
+    """Offers other values of the program's numeric constants, as Optuna's estimator draws them."""
+
+    seed: int
+    base: str
+    """The unchanged program, whose constants are the knobs."""
+    retrieval: str = ""
+    sampler: Sampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sampler = Sampler(self.base, seed=self.seed)
+
+    def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
+        """Return one offer: the constants that differ from the code as it stands."""
+        return offer("constants", edits_of(code, self.sampler.ask()))
+
+    def ruling(self, code: str, *, seed: int) -> str:
+        """Allow everything."""
+        return ""
+
+    def tell(self, trial: Trial) -> None:
+        """Tell the estimator the score; what did not get to one counts as a failure."""
+        score = next(iter(trial.scores.values()), None)
+        self.sampler.tell(score)
+
+
+def offer(name: str, edits: Sequence[dict[str, str]]) -> str:
+    """Return edits as a brief shows them."""
+    if not edits:
+        return ""
+    return "\n".join([f"{name}:", *(json.dumps(edit, ensure_ascii=False) for edit in edits)])
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """Return the campaign's results as the table that a proposer reads."""
+    if not trials:
+        return "## Results so far\nnone"
+    rows = []
+    for trial in trials:
+        score = next(iter(trial.scores.values()), None)
+        shown = "" if score is None else f"{score:.4f}"
+        gain = "" if trial.gain is None else f"{trial.gain:+.4f}"
+        status = "discard" if trial.fate in (Fate.REFUSED, Fate.NONE) else trial.fate.value
+        rows.append(f"{trial.number}\t{shown}\t{gain}\t{status}\t{trial.description}")
+    return "\n".join(["## Results so far, a positive gain is better", HEADER, *rows])
+
+
+NEEDS_MEMORY = (ArmName.memory, ArmName.shuffled)
+"""Arms that begin with what earlier campaigns left."""
+NEEDS_NO_MODEL = (ArmName.random, ArmName.tpe)
+"""Arms that make their own offers."""

@@ -1,0 +1,285 @@
+"""One campaign: recall, propose, train, score, keep or discard, remember; each trial starts from the best program."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from looper.benchmarks.research.benchmark import Research
+from looper.benchmarks.research.measurement import Measurement
+from looper.campaigns.arms import Arm
+from looper.campaigns.book import Book, credited
+from looper.campaigns.keeping import Decision, Ruling, deviation, rule
+from looper.campaigns.measuring import Bench
+from looper.campaigns.options import Campaign
+from looper.campaigns.spending import Spending
+from looper.campaigns.trials import Fate, Played, Trial
+from looper.errors import TrainingError
+from looper.records import Episode, Exit, Recall, Trajectory, Verdict, digest_of
+from looper.session import Actor, Attempt
+
+PROGRAM = "train.py"
+_THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A change that a session ended with."""
+
+    program: str
+    patch: str
+    description: str
+    wrong: str
+    """Why it cannot be run; '' if it can."""
+    session: Trajectory
+
+
+@dataclass(kw_only=True)
+class Running:
+    """The state of one campaign while it runs."""
+
+    name: str
+    arm_name: str
+    replicate: int
+    seed: int
+    scope: str
+    options: Campaign
+    benchmark: Research
+    bench: Bench
+    actor: Actor
+    arm: Arm
+    book: Book
+    temperature: float
+    done: Callable[[Running, Trial], None]
+    """Told of every finished trial."""
+    trials: list[Trial] = field(default_factory=list)
+    program: str = ""
+    """The best kept one."""
+    scores: dict[int, float] = field(default_factory=dict)
+    """Its scores by seed."""
+    baseline: dict[int, float] = field(default_factory=dict)
+    sigma: float = 0.0
+    spending: Spending = field(default_factory=Spending)
+
+    def play(self) -> Played:
+        """Run the campaign to its end. Raises TrainingError for an unchanged program that gets to no score."""
+        unchanged = self.benchmark.files()[PROGRAM]
+        self._start(unchanged)
+        stopped = "all experiments done"
+        for number in range(1, self.options.experiments + 1):
+            limit = self.spending.beyond(self.options)
+            if limit:
+                stopped = limit
+                break
+            trial = self._trial(number)
+            self.trials.append(trial)
+            self.arm.tell(trial)
+            self.done(self, trial)
+        fresh = [self._seed(50 + i) for i in range(self.options.finals)]
+        final_baseline, finals = ({s: self._run(p, s).val_bpb for s in fresh} for p in (unchanged, self.program))
+        return Played(
+            name=self.name,
+            arm=self.arm_name,
+            replicate=self.replicate,
+            seed=self.seed,
+            scope=self.scope,
+            baseline=self.baseline,
+            sigma=self.sigma,
+            trials=tuple(self.trials),
+            stopped=stopped,
+            program=self.program,
+            finals=finals,
+            final_baseline=final_baseline,
+            runs=self.spending.runs,
+            train_seconds=self.spending.train_seconds,
+            seconds=self.spending.seconds,
+        )
+
+    def _seed(self, i: int) -> int:
+        """Return the i-th training seed of this campaign; all arms of a replicate share them."""
+        return 100 * self.seed + i
+
+    def _start(self, unchanged: str) -> None:
+        self.program = unchanged
+        for i in range(self.options.baselines):
+            measurement = self._run(unchanged, self._seed(i))
+            if measurement.val_bpb is None:
+                raise TrainingError(
+                    f"the unchanged train.py does not get to a score ({measurement.status}: {measurement.reason}); "
+                    f"a campaign needs one:\n{measurement.log}"
+                )
+            self.baseline[self._seed(i)] = measurement.val_bpb
+            self.book.baseline(unchanged, self._seed(i), measurement)
+        self.sigma = deviation(self.baseline)
+        self.scores = dict(self.baseline)
+
+    def _run(self, program: str, seed: int) -> Measurement:
+        measurement, _ = self.bench.measure(program, seed)
+        self.spending.train(measurement.train_seconds or 0.0, measurement.wall_seconds)
+        return measurement
+
+    # ---------------------------------------------------------------- one trial
+
+    def _trial(self, number: int) -> Trial:
+        before = self.spending.copy()
+        proposal, blocked = self._propose(number)
+        if proposal is None:
+            reason = blocked[-1] if blocked else "nothing was changed"
+            return self._noted(number, before, fate=Fate.NONE, reason=reason, description="no proposal")
+        about = {"description": proposal.description, "patch": proposal.patch}
+        if proposal.wrong:
+            about["episode"] = self._keep(proposal, number, Fate.REFUSED)
+            return self._noted(number, before, fate=Fate.REFUSED, reason=proposal.wrong, **about)
+        seed = self._seed(0)
+        first = self._run(proposal.program, seed)
+        runs, ruling = {seed: first}, None
+        if first.val_bpb is None:
+            fate, reason = (Fate.REFUSED if first.status == "refused" else Fate.CRASH), first.reason
+        else:
+            ruling = self._weigh(proposal, runs)
+            fate = Fate.KEEP if ruling.decision is Decision.keep else Fate.DISCARD
+            reason = ruling.reason
+        about["episode"] = self._keep(proposal, number, fate)
+        spent = self.spending.tokens_since(before)
+        experiment = self.book.trial(
+            proposal.program,
+            self.program,
+            runs,
+            fate=fate,
+            description=proposal.description,
+            retrieval=self.arm.retrieval,
+            spent=spent,
+        )
+        scores = {seed: run.val_bpb for seed, run in runs.items() if run.val_bpb is not None}
+        lines = added(proposal.patch)
+        if fate is Fate.KEEP:
+            self.program, self.scores = proposal.program, scores
+        return self._noted(
+            number,
+            before,
+            fate=fate,
+            reason=reason,
+            commit=digest_of(proposal.program)[:7],
+            methods=tuple(credited(experiment)),
+            scores=scores,
+            gain=ruling.gain if ruling else None,
+            error=ruling.error if ruling else None,
+            lines=lines,
+            memory_mb=max(run.peak_memory_mb or 0.0 for run in runs.values()),
+            experiment=experiment.id,
+            log="" if first.val_bpb is not None else first.log,
+            **about,
+        )
+
+    def _weigh(self, proposal: Proposal, runs: dict[int, Measurement]) -> Ruling:
+        """Compare a change with its parent on one seed after another until there is a decision."""
+        gains: list[float] = []
+        nothing = "on no seed did both this and the best program get to a score"
+        ruling = Ruling(decision=Decision.discard, gain=0.0, error=self.sigma, reason=nothing)
+        for i in range(1 + self.options.pairs):
+            seed = self._seed(i)
+            if seed not in self.scores:
+                parent = self._run(self.program, seed)
+                self.book.replicate(self.program, seed, parent)
+                if parent.val_bpb is None:  # the best program fails on this seed: nothing can be compared on it
+                    continue
+                self.scores[seed] = parent.val_bpb
+            if seed not in runs:
+                runs[seed] = self._run(proposal.program, seed)
+            score = runs[seed].val_bpb
+            if score is None:
+                return Ruling(
+                    decision=Decision.discard,
+                    gain=sum(gains) / len(gains),
+                    error=self.sigma,
+                    reason=f"it failed on seed {seed}: {runs[seed].reason}",
+                )
+            gains.append(self.scores[seed] - score)
+            ruling = rule(gains, sigma=self.sigma, lines=added(proposal.patch), options=self.options)
+            if ruling.decision is not Decision.repeat:
+                break
+        return ruling
+
+    def _keep(self, proposal: Proposal, number: int, fate: Fate) -> str:
+        """Keep the session as an episode like any other, resolved if its change was kept; returns its digest."""
+        session = proposal.session
+        episode = Episode(
+            digest=digest_of([session.digest, self.name, number]),
+            task=session.task,
+            family="research",
+            pair=session.task,
+            trajectory=session,
+            verdict=Verdict(resolved=fate is Fate.KEEP, applied=True),
+        )
+        self.actor.store.add_episode(episode)
+        return episode.digest
+
+    def _propose(self, number: int) -> tuple[Proposal | None, list[str]]:
+        """Ask for a change until there is one that may be run; returns it, and what was blocked."""
+        blocked: list[str] = []
+        for attempt in range(self.options.proposals):
+            shown = self.arm.shown(number, self.program, self.trials, blocked)
+            proposal = self._session(number, attempt, shown)
+            if not proposal.patch.strip():
+                blocked.append(f"- blocked nothing: {proposal.wrong or 'the session changed no file'}")
+                continue
+            why = "" if proposal.wrong else self.arm.ruling(proposal.program, seed=self._seed(0))
+            if not why:
+                return proposal, blocked
+            blocked.append(f"- blocked {proposal.description}: {why}")
+        return None, blocked
+
+    def _session(self, number: int, attempt: int, shown: str) -> Proposal:
+        """Let the agent work on the best program in a fresh box."""
+        task = self.benchmark.task(self.program, id=f"{self.name}/{number}")
+        task = task.model_copy(update={"issue": "\n\n".join(filter(None, [task.issue.strip(), shown.strip()]))})
+        drawn = self.temperature > 0
+        stream = f"{self.seed}/{number}/{attempt}" if drawn else ""
+        session, _ = self.actor.act(
+            Attempt(
+                tasks=(task,),
+                recall=Recall(),
+                number=attempt,
+                stream=stream,
+                temperature=self.temperature,
+            )
+        )
+        self.spending.session(session)
+        program, wrong = self.program, ""
+        if session.exit is Exit.ERROR:
+            wrong = (
+                f"the session failed: {session.error.strip().splitlines()[-1] if session.error.strip() else 'error'}"
+            )
+        if session.patch.strip():
+            wrong = self.benchmark.contract(session.patch)
+            with self.actor.workspace.open(task.source, session.patch) as box:
+                program = box.read(PROGRAM)
+        return Proposal(
+            program=program, patch=session.patch, description=described(session), wrong=wrong, session=session
+        )
+
+    def _noted(self, number: int, before: Spending, **fields: object) -> Trial:
+        since = self.spending.since(before)
+        return Trial.model_validate(
+            {"commit": "", "patch": "", **fields, **since, "number": number, "best": self.scores[self._seed(0)]}
+        )
+
+
+def added(patch: str) -> int:
+    """Return the lines that a unified diff adds, less those that it removes; blank ones do not count."""
+    count = 0
+    for line in patch.splitlines():
+        if line[1:].strip() and not line.startswith(("+++", "---")):
+            count += line.startswith("+") - line.startswith("-")
+    return count
+
+
+def described(session: Trajectory) -> str:
+    """Return what the proposer says of its change: its last thought, in one line; else how the session ended."""
+    for step in reversed(session.steps):
+        thought = _THOUGHT.search(step.reply)
+        if thought and thought[1].strip():
+            line = " ".join(thought[1].split())
+            return line if len(line) <= 120 else f"{line[:120]} ..."
+    return f"a change without a word (session ended with {session.exit.value})"

@@ -1,0 +1,43 @@
+"""Measurements by content: one program on one seed under one budget is trained once, whichever arm asks for it."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from looper.benchmarks.research.benchmark import Research
+from looper.benchmarks.research.measurement import Measurement
+from looper.protocols import Workspace
+from looper.records import digest_of
+from looper.store import Store, read_record, write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measures programs; safe to use from several threads."""
+
+    benchmark: Research
+    workspace: Workspace
+    store: Store
+    _locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+
+    def digest(self, program: str, seed: int) -> str:
+        """Return the content address of a measurement."""
+        ground = [self.benchmark.identity, dict(self.workspace.identity)]
+        return digest_of({"program": program, "seed": seed, "ground": ground})
+
+    def measure(self, program: str, seed: int) -> tuple[Measurement, bool]:
+        """Return what a program scores on a seed, and whether it had to be run now."""
+        digest = self.digest(program, seed)
+        with self._locks[digest]:
+            known = read_record(self._path(digest), Measurement)
+            if known is not None:
+                return known, False
+            made = self.benchmark.measure(program, seed=seed, workspace=self.workspace)
+            write_whole(self._path(digest), made.model_dump_json())
+            return made, True
+
+    def _path(self, digest: str) -> Path:
+        return self.store.folder("measurements", digest[:2]) / f"{digest}.json"

@@ -1,0 +1,130 @@
+"""A run of campaigns from start to finish: play them, write what they leave, return the metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from looper.benchmarks.research.benchmark import Research
+from looper.benchmarks.research.budget import BudgetKind
+from looper.campaigns.arms import NEEDS_MEMORY
+from looper.campaigns.campaign import Running
+from looper.campaigns.options import Campaign
+from looper.campaigns.study import Study
+from looper.campaigns.summary import summarise
+from looper.campaigns.trials import Played, Trial
+from looper.memory.export import results
+from looper.memory.ranking.settings import Ranking
+from looper.memory.store import MemoryStore
+from looper.protocols import Tracker
+from looper.records import digest_of
+from looper.report.campaign_progress import CampaignProgress
+from looper.session import Actor
+from looper.store import write_whole
+
+
+@dataclass(frozen=True, kw_only=True)
+class CampaignRun:
+    """Carries out a run of campaigns."""
+
+    options: Campaign
+    benchmark: Research
+    ranking: Ranking
+    actor: Actor
+    folder: Path
+    seed: int
+    temperature: float
+    parallel: int
+    """Campaigns at a time, at most; never more than there are cores, and one where seconds are the budget."""
+    tracker: Tracker
+
+    def execute(self) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+        """Play everything that is not yet done; return the metrics, and the trials of each campaign for the page."""
+        options = self.options
+        total = len(options.arms) * options.replicates * options.experiments
+        if not options.past and any(arm in NEEDS_MEMORY for arm in options.arms):
+            total += options.replicates * options.earlier * options.experiments
+        progress = CampaignProgress(total)
+        workers = self._workers()
+
+        def told(running: Running, trial: Trial) -> None:
+            score = next(iter(trial.scores.values()), None)
+            progress.trial(
+                running.name,
+                trial.number,
+                words=trial.description,
+                fate=trial.fate.value,
+                score=score,
+                best=trial.best,
+                quiet=total > 40,
+            )
+            self.tracker.event(
+                "trial", {"campaign": running.name, **trial.model_dump(mode="json", exclude={"patch", "log"})}
+            )
+
+        study = Study(
+            options=options,
+            benchmark=self.benchmark,
+            ranking=self.ranking,
+            actor=self.actor,
+            folder=self.folder,
+            seed=self.seed,
+            temperature=self.temperature,
+            workers=workers,
+            ground=digest_of([self.benchmark.identity, dict(self.actor.workspace.identity), self.actor.model.id]),
+            told=told,
+        )
+        played, earlier = study.play()
+        for one in (*played, *earlier):
+            self._leave(one)
+        lines = [
+            {"campaign": one.name, "trial": trial.number, "episode": trial.episode}
+            for one in played
+            for trial in one.trials
+            if trial.episode
+        ]
+        write_whole(self.folder / "episodes.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        return summarise(played, earlier, options), {one.name: rows(one) for one in played}
+
+    def _workers(self) -> int:
+        if self.benchmark.budget_kind is BudgetKind.seconds:
+            return 1
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min(self.parallel, cores))
+
+    def _leave(self, one: Played) -> None:
+        """Write the campaign's results.tsv and its best program."""
+        place = self.folder / "campaigns" / one.name
+        with MemoryStore.open(self.folder / one.memory, read_only=True) as store:
+            write_whole(place / "results.tsv", results(store, one.name))
+        write_whole(place / "best_train.py", one.program)
+
+
+def rows(one: Played) -> list[dict[str, Any]]:
+    """Return the trials of a campaign as the page shows them."""
+    return [
+        {
+            "number": trial.number,
+            "description": trial.description,
+            "fate": trial.fate.value,
+            "score": next(iter(trial.scores.values()), None),
+            "best": trial.best,
+            "reason": trial.reason,
+            "patch": trial.patch,
+            "log": trial.log,
+        }
+        for trial in one.trials
+    ]
+
+
+def why_lines(metrics: Mapping[str, Any], folder: Path) -> Sequence[str]:
+    """Return the commands that tell why each campaign's best program is what it is, for a few campaigns."""
+    return [
+        f"why: looper memory why {one['best_experiment']} --db {folder / one['memory']}"
+        for one in metrics["campaigns"]
+        if one["best_experiment"]
+    ][:1]

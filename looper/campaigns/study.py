@@ -1,0 +1,210 @@
+"""All campaigns of a run: earlier ones that fill memories, then every arm and replicate, as many at once as allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from looper.benchmarks.research.benchmark import Research
+from looper.campaigns.arms import NEEDS_MEMORY, NEEDS_NO_MODEL, Arm, Even, Informed, Parzen, Uninformed
+from looper.campaigns.book import Book
+from looper.campaigns.campaign import PROGRAM, Running
+from looper.campaigns.measuring import Bench
+from looper.campaigns.options import ArmName, Campaign
+from looper.campaigns.trials import Played, Trial
+from looper.loopgraph import LoopGraph
+from looper.memory.ranking.settings import Ranking
+from looper.memory.store import MemoryStore
+from looper.models.recipe import Recipe
+from looper.protocols import Model
+from looper.session import Actor
+from looper.store import read_record, write_whole
+
+EARLIER = "earlier"
+"""Name of the campaigns that only fill a memory."""
+Told = Callable[[Running, Trial], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Plays the campaigns of a run; a finished one is read back instead."""
+
+    options: Campaign
+    benchmark: Research
+    ranking: Ranking
+    actor: Actor
+    """Agent, workspace, store and model of the sessions."""
+    folder: Path
+    """The run's folder."""
+    seed: int
+    temperature: float
+    workers: int
+    """Campaigns at a time."""
+    ground: str
+    """Digest of what decides results beside the options."""
+    told: Told
+
+    def play(self) -> tuple[list[Played], list[Played]]:
+        """Return the campaigns of the arms, replicate by replicate, and the earlier ones."""
+        options = self.options
+        needed = not options.past and options.earlier and any(arm in NEEDS_MEMORY for arm in options.arms)
+        with ThreadPoolExecutor(max_workers=self.workers) as pool:
+            past: dict[int, Future[list[Played]]] = {}
+            for replicate in range(1, options.replicates + 1) if needed else ():
+                past[replicate] = pool.submit(self._earlier, replicate)
+            # Those that wait for earlier campaigns come last, so that no worker waits for one that has not begun.
+            order = sorted(options.arms, key=lambda arm: arm in NEEDS_MEMORY)
+            futures = {
+                (replicate, arm): pool.submit(self._one, arm, replicate, past.get(replicate))
+                for arm in order
+                for replicate in range(1, options.replicates + 1)
+            }
+            try:
+                played = [
+                    futures[replicate, arm].result()
+                    for replicate in range(1, options.replicates + 1)
+                    for arm in options.arms
+                ]
+                return played, [one for future in past.values() for one in future.result()]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def memory_path(self, name: str) -> Path:
+        """Return the memory file of a campaign."""
+        return self.folder / "memory" / f"{name}.db"
+
+    def _one(self, arm: ArmName, replicate: int, past: Future[list[Played]] | None) -> Played:
+        earlier = past.result() if past is not None and arm in NEEDS_MEMORY else []
+        start = Path(self.options.past) if self.options.past and arm in NEEDS_MEMORY else None
+        if earlier:
+            start = self.memory_path(f"{EARLIER}-{replicate}")
+        return self._played(
+            arm,
+            replicate,
+            name=f"{arm.value}-{replicate}",
+            memory=f"{arm.value}-{replicate}",
+            seed=self.seed * 1000 + replicate,
+            benchmark=self.benchmark,
+            start=start,
+            earlier=[one.name for one in earlier],
+        )
+
+    def _earlier(self, replicate: int) -> list[Played]:
+        """Play the campaigns that fill one memory, one after the other: each knows what came before it."""
+        played: list[Played] = []
+        for i in range(1, self.options.earlier + 1):
+            split = self.benchmark.corpus_split + i
+            played.append(
+                self._played(
+                    ArmName.stateful,
+                    replicate,
+                    name=f"{EARLIER}-{replicate}-{i}",
+                    memory=f"{EARLIER}-{replicate}",
+                    seed=self.seed * 1000 + 100 * i + replicate,
+                    benchmark=dataclasses.replace(self.benchmark, corpus_split=split),
+                    start=None,
+                    earlier=[one.name for one in played],
+                )
+            )
+        return played
+
+    def _played(
+        self,
+        arm: ArmName,
+        replicate: int,
+        *,
+        name: str,
+        memory: str,
+        seed: int,
+        benchmark: Research,
+        start: Path | None,
+        earlier: Sequence[str],
+    ) -> Played:
+        """Play one campaign, or read it back; its memory file is made anew from `start`, or goes on where there is one.
+
+        An unfinished campaign begins again: its sessions and trainings are stored, so nothing is run twice.
+        """
+        path = self.folder / "campaigns" / f"{name}-{self.ground[:10]}.json"
+        known = read_record(path, Played)
+        if known is not None and (self.memory_path(memory).exists()):
+            return known
+        file = self.memory_path(memory)
+        part = self._fresh(file, start, earlier, name)
+        scope = f"{benchmark.scope}/split{benchmark.corpus_split}"
+        placebo = seed if arm is ArmName.shuffled else None
+        with LoopGraph(
+            part,
+            campaign=name,
+            scope=scope,
+            seed=seed,
+            budget_kind=benchmark.budget_kind.value,
+            budget=benchmark.budget,
+            limit=self.options.shown,
+            budget_tokens=self.options.brief_tokens,
+            ranking=self.ranking,
+            placebo=placebo,
+        ) as graph:
+            running = Running(
+                name=name,
+                arm_name=arm.value,
+                replicate=replicate,
+                seed=seed,
+                scope=scope,
+                options=self.options,
+                benchmark=benchmark,
+                bench=Bench(benchmark=benchmark, workspace=self.actor.workspace, store=self.actor.store),
+                actor=self._actor(arm),
+                arm=self._arm(arm, graph, benchmark, scope, seed, replicate),
+                book=Book(
+                    memory=graph,
+                    campaign=name,
+                    scope=scope,
+                    budget_kind=benchmark.budget_kind.value,
+                    budget=benchmark.budget,
+                ),
+                temperature=self.temperature,
+                done=self.told,
+            )
+            result = running.play()
+        part.replace(file)
+        result = result.model_copy(update={"earlier": tuple(earlier), "memory": f"memory/{file.name}"})
+        write_whole(path, result.model_dump_json())
+        return result
+
+    def _fresh(self, file: Path, start: Path | None, earlier: Sequence[str], name: str) -> Path:
+        """Return the draft of a memory file, made from what the campaign begins with."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f"{name}.part.db")
+        for old in part.parent.glob(f"{part.name}*"):
+            old.unlink()
+        source = start if start is not None else file if earlier else None
+        if source is not None:
+            with MemoryStore.open(source, read_only=True) as there:
+                there.copy_to(part)
+        return part
+
+    def _actor(self, arm: ArmName) -> Actor:
+        model: Model = Recipe() if arm in NEEDS_NO_MODEL else self.actor.model
+        return dataclasses.replace(self.actor, model=model)
+
+    def _arm(self, arm: ArmName, graph: LoopGraph, benchmark: Research, scope: str, seed: int, replicate: int) -> Arm:
+        offers = bool(getattr(self.actor.model, "proposes_offers", False))
+        if arm is ArmName.random:
+            return Even(seed=seed)
+        if arm is ArmName.tpe:
+            return Parzen(seed=seed, base=benchmark.files()[PROGRAM])
+        if arm is ArmName.stateless:
+            return Uninformed(
+                goal=benchmark.goal,
+                scope=scope,
+                seed=seed,
+                options=self.options,
+                ranking=self.ranking,
+                prior=self.memory_path(f"prior-{replicate}"),
+                offers=offers,
+            )
+        return Informed(goal=benchmark.goal, memory=graph, offers=offers, brief=arm in NEEDS_MEMORY)
