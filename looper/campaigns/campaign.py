@@ -51,6 +51,8 @@ class Running:
     arm: Arm
     book: Book
     temperature: float
+    compared: bool
+    """Whether the best program is run on fresh seeds at the end; a campaign that only fills a memory is not."""
     done: Callable[[Running, Trial], None]
     """Told of every finished trial."""
     trials: list[Trial] = field(default_factory=list)
@@ -76,8 +78,10 @@ class Running:
             self.trials.append(trial)
             self.arm.tell(trial)
             self.done(self, trial)
-        fresh = [self._seed(50 + i) for i in range(self.options.finals)]
-        final_baseline, finals = ({s: self._run(p, s).val_bpb for s in fresh} for p in (unchanged, self.program))
+        fresh = [self._seed(50 + i) for i in range(self.options.finals if self.compared else 0)]
+        found = self._run_all([(program, seed) for program in (unchanged, self.program) for seed in fresh])
+        scores = [measurement.val_bpb for measurement in found]
+        final_baseline, finals = (dict(zip(fresh, part, strict=False)) for part in (scores, scores[len(fresh) :]))
         return Played(
             name=self.name,
             arm=self.arm_name,
@@ -102,22 +106,27 @@ class Running:
 
     def _start(self, unchanged: str) -> None:
         self.program = unchanged
-        for i in range(self.options.baselines):
-            measurement = self._run(unchanged, self._seed(i))
+        seeds = [self._seed(i) for i in range(self.options.baselines)]
+        for seed, measurement in zip(seeds, self._run_all([(unchanged, seed) for seed in seeds]), strict=True):
             if measurement.val_bpb is None:
                 raise TrainingError(
                     f"the unchanged train.py does not get to a score ({measurement.status}: {measurement.reason}); "
                     f"a campaign needs one:\n{measurement.log}"
                 )
-            self.baseline[self._seed(i)] = measurement.val_bpb
-            self.book.baseline(unchanged, self._seed(i), measurement)
+            self.baseline[seed] = measurement.val_bpb
+            self.book.baseline(unchanged, seed, measurement)
         self.sigma = deviation(self.baseline)
         self.scores = dict(self.baseline)
 
     def _run(self, program: str, seed: int) -> Measurement:
-        measurement, _ = self.bench.measure(program, seed)
-        self.spending.train(measurement.train_seconds or 0.0, measurement.wall_seconds)
+        (measurement,) = self._run_all([(program, seed)])
         return measurement
+
+    def _run_all(self, wanted: list[tuple[str, int]]) -> list[Measurement]:
+        found = self.bench.measure_all(wanted)
+        for measurement in found:
+            self.spending.train(measurement.train_seconds or 0.0, measurement.wall_seconds)
+        return found
 
     # ---------------------------------------------------------------- one trial
 
@@ -180,12 +189,13 @@ class Running:
         for i in range(1 + self.options.pairs):
             seed = self._seed(i)
             if seed not in self.scores:
-                parent = self._run(self.program, seed)
+                parent, own = self._run_all([(self.program, seed), (proposal.program, seed)])
                 self.book.replicate(self.program, seed, parent)
+                runs[seed] = own
                 if parent.val_bpb is None:  # the best program fails on this seed: nothing can be compared on it
                     continue
                 self.scores[seed] = parent.val_bpb
-            if seed not in runs:
+            elif seed not in runs:
                 runs[seed] = self._run(proposal.program, seed)
             score = runs[seed].val_bpb
             if score is None:

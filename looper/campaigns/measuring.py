@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +23,8 @@ class Bench:
     benchmark: Research
     workspace: Workspace
     store: Store
+    at_once: int = 1
+    """Trainings of one campaign at a time, where several are wanted together."""
     _locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
 
     def digest(self, program: str, seed: int) -> str:
@@ -38,6 +42,13 @@ class Bench:
             made = self.benchmark.measure(program, seed=seed, workspace=self.workspace)
             write_whole(self._path(digest), made.model_dump_json())
             return made, True
+
+    def measure_all(self, wanted: Sequence[tuple[str, int]]) -> list[Measurement]:
+        """Return what programs score on seeds, in the order asked for; up to `at_once` are run at a time."""
+        if self.at_once == 1 or len(wanted) == 1:
+            return [self.measure(program, seed)[0] for program, seed in wanted]
+        with ThreadPoolExecutor(self.at_once) as pool:
+            return [found for found, _ in pool.map(lambda one: self.measure(*one), wanted)]
 
     def _path(self, digest: str) -> Path:
         return self.store.folder("measurements", digest[:2]) / f"{digest}.json"

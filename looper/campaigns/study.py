@@ -156,7 +156,12 @@ class Study:
                 scope=scope,
                 options=self.options,
                 benchmark=benchmark,
-                bench=Bench(benchmark=benchmark, workspace=self.actor.workspace, store=self.actor.store),
+                bench=Bench(
+                    benchmark=benchmark,
+                    workspace=self.actor.workspace,
+                    store=self.actor.store,
+                    at_once=max(1, self.workers // (len(self.options.arms) * self.options.replicates)),
+                ),
                 actor=self._actor(arm),
                 arm=self._arm(arm, graph, benchmark, scope, seed, replicate),
                 book=Book(
@@ -167,6 +172,7 @@ class Study:
                     budget=benchmark.budget,
                 ),
                 temperature=self.temperature,
+                compared=not name.startswith(EARLIER),
                 done=self.told,
             )
             result = running.play()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 from pydantic import Field
@@ -97,9 +98,10 @@ class Played(Record):
 
     @property
     def gain(self) -> float:
-        """Improvement of the best kept program on the unchanged one, mean over fresh seeds."""
+        """Improvement of the best kept program on the unchanged one, mean over fresh seeds; nan without."""
         pairs = [(self.final_baseline[seed], score) for seed, score in self.finals.items()]
-        return sum(a - b for a, b in pairs if a is not None and b is not None) / len(pairs)
+        gained = sum(a - b for a, b in pairs if a is not None and b is not None)
+        return gained / len(pairs) if pairs else math.nan
 
     def best_at(self, count: int) -> float:
         """Return the score of the best kept program after so many trials, on the campaign's first seed."""

@@ -41,7 +41,7 @@ STARTING_SECONDS = 120.0
 """What a budget of seconds leaves for starting and handing over."""
 WEIGHT_BYTES = 128 << 20
 REPORT_BYTES = 100_000
-GOAL = "Improve train.py so that its val_bpb, bits per byte on files it never saw, gets lower within the same budget."
+GOAL = "Lower val_bpb, the validation bits per byte of train.py, within the same training budget."
 
 
 @dataclass(frozen=True, kw_only=True)
