@@ -65,6 +65,23 @@ def test_weaker_levels_measure_the_same(level: str, honest: Measurement) -> None
     assert (found.status, found.val_bpb) == ("ok", honest.val_bpb)
 
 
+def test_what_libraries_do_by_themselves_is_no_cheat(workspace: LocalWorkspace) -> None:
+    own = "    import warnings; warnings.warn('shown with its line'); torch.Generator().manual_seed(SEED)\n"
+    library = "    other = torch.optim.AdamW(model.parameters(), lr=LR)\n"
+    found = measured(
+        edited(
+            ("    updating = list(optimisers(model))\n", f"{own}{library}"),
+            (
+                "        for optimiser in updating:\n            optimiser.step((step + 1) / steps)\n",
+                "        other.step()\n",
+            ),
+        ),
+        workspace,
+    )
+    assert found.status == "ok", found
+    assert "UserWarning: shown with its line" in found.log
+
+
 def test_an_exception_is_a_crash_with_its_words(workspace: LocalWorkspace) -> None:
     found = measured(at(FIRST, "raise ValueError('no such width')"), workspace)
     assert (found.status, found.reason) == ("crash", "train.py failed: ValueError: no such width")
