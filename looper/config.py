@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from looper.build import build, choice, fill
+from looper.campaigns.checks import campaigning
 from looper.errors import ConfigError
-from looper.guards import campaigning
 from looper.models.ensemble import Ensemble
 from looper.records import digest_of
 

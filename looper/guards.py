@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from looper.benchmarks.research.benchmark import Research
 from looper.errors import ConfigError
 from looper.lab import untrainable
 from looper.learning.fitting import Trains
@@ -43,27 +42,6 @@ def fitting_together(model: Model, data: Data, strategy: Strategy, trainer: Trai
             f"strategy={option_of(strategy)} would imitate them; give data=trajectory, or a strategy that compares, "
             "such as strategy=dpo or strategy=kto"
         )
-
-
-def campaigning(parts: Mapping[str, Any]) -> None:
-    """Refuse a research benchmark without a campaign, and a campaign with parts that it would silently ignore."""
-    research, campaign = isinstance(parts["benchmark"], Research), "campaign" in parts
-    if research and not campaign:
-        raise ConfigError(
-            "benchmark=research is worked on in campaigns: give +campaign=standard with it, or +exp=research"
-        )
-    if not campaign:
-        if "ranking" in parts:
-            raise ConfigError("+ranking is the memory's ranking in research campaigns; give +exp=research with it")
-        return
-    if not research:
-        raise ConfigError("a campaign needs a program to improve: give benchmark=research, or leave +campaign out")
-    for name, wanted in (("strategy", "none"), ("retrieval", "none")):
-        if option_of(parts[name]) != wanted:
-            raise ConfigError(
-                f"{name}={option_of(parts[name])} has no effect in a research campaign: give {name}={wanted}; what is "
-                "shown to the proposer is said by campaign.arms"
-            )
 
 
 def split_alike(work: Work, probed: Mapping[str, Sequence[Stage]]) -> None:

@@ -49,13 +49,16 @@ def launch(experiment: Experiment, *, overrides: list[str]) -> dict[str, Any]:
 
 def _launch_campaign(experiment: Experiment, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Carry out a run of research campaigns, or show it if it is done; return its metrics."""
+    from looper.campaigns.running import past_of, why_lines
+
     parts = experiment.parts
-    ground = digest_of([FORMAT, parts["model"].id, dict(parts["workspace"].identity), parts["benchmark"].identity])
+    past = past_of(parts["campaign"])
+    ground = digest_of(
+        [FORMAT, parts["model"].id, dict(parts["workspace"].identity), parts["benchmark"].identity, past]
+    )
     metrics = _finished(folder / "metrics.json", ground)
     if metrics is None:
         metrics = _campaigns(experiment, folder, overrides, ground)
-    from looper.campaigns.running import why_lines
-
     lines = (*why_lines(metrics, folder), f"report: {folder / 'report.html'}")
     _tell(Console(), metrics, lines)
     leave_mark({"run": str(folder.resolve()), "overrides": overrides})

@@ -10,7 +10,7 @@ from random import Random
 from typing import Protocol
 
 from looper.campaigns.knobs import Sampler, edits_of
-from looper.campaigns.options import ArmName, Campaign
+from looper.campaigns.options import Campaign
 from looper.campaigns.trials import Fate, Trial
 from looper.errors import PatchError
 from looper.loopgraph import LoopGraph
@@ -189,9 +189,3 @@ def table(trials: Sequence[Trial]) -> str:
         status = "discard" if trial.fate in (Fate.REFUSED, Fate.NONE) else trial.fate.value
         rows.append(f"{trial.number}\t{shown}\t{gain}\t{status}\t{trial.description}")
     return "\n".join(["## Results so far, a positive gain is better", HEADER, *rows])
-
-
-NEEDS_MEMORY = (ArmName.memory, ArmName.shuffled)
-"""Arms that begin with what earlier campaigns left."""
-NEEDS_NO_MODEL = (ArmName.random, ArmName.tpe)
-"""Arms that make their own offers."""

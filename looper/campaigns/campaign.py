@@ -5,21 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from threading import Event
 
 from looper.benchmarks.research.benchmark import Research
 from looper.benchmarks.research.measurement import Measurement
 from looper.campaigns.arms import Arm
 from looper.campaigns.book import Book, credited
-from looper.campaigns.keeping import Decision, Ruling, deviation, rule
+from looper.campaigns.keeping import Decision, Ruling, added, noise, rule
 from looper.campaigns.measuring import Bench
 from looper.campaigns.options import Campaign
 from looper.campaigns.spending import Spending
 from looper.campaigns.trials import Fate, Played, Trial
-from looper.errors import TrainingError
-from looper.records import Episode, Exit, Recall, Trajectory, Verdict, digest_of
+from looper.errors import TrainingError, WorkspaceError
+from looper.records import INFRASTRUCTURE_EXITS, Episode, Recall, Trajectory, Verdict, digest_of
 from looper.session import Actor, Attempt
 
 PROGRAM = "train.py"
+PATIENCE = 3
+"""Trials in a row without any session that came to an end, after which a campaign stops."""
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
@@ -61,7 +64,12 @@ class Running:
     scores: dict[int, float] = field(default_factory=dict)
     """Its scores by seed."""
     baseline: dict[int, float] = field(default_factory=dict)
-    sigma: float = 0.0
+    replicates: dict[str, dict[int, float]] = field(default_factory=dict)
+    """Scores of every program that ran, by seed: what the noise is told from."""
+    failed: int = 0
+    """Sessions that failed for the machine's or the server's reasons."""
+    stop: Event = field(default_factory=Event)
+    """Set to end the campaign before its next training."""
     spending: Spending = field(default_factory=Spending)
 
     def play(self) -> Played:
@@ -70,7 +78,7 @@ class Running:
         self._start(unchanged)
         stopped = "all experiments done"
         for number in range(1, self.options.experiments + 1):
-            limit = self.spending.beyond(self.options)
+            limit = self.spending.beyond(self.options) or self._unanswered()
             if limit:
                 stopped = limit
                 break
@@ -78,7 +86,7 @@ class Running:
             self.trials.append(trial)
             self.arm.tell(trial)
             self.done(self, trial)
-        fresh = [self._seed(50 + i) for i in range(self.options.finals if self.compared else 0)]
+        fresh = [self._seed(i, "final") for i in range(self.options.finals if self.compared else 0)]
         found = self._run_all([(program, seed) for program in (unchanged, self.program) for seed in fresh])
         scores = [measurement.val_bpb for measurement in found]
         final_baseline, finals = (dict(zip(fresh, part, strict=False)) for part in (scores, scores[len(fresh) :]))
@@ -89,7 +97,9 @@ class Running:
             seed=self.seed,
             scope=self.scope,
             baseline=self.baseline,
-            sigma=self.sigma,
+            sigma=noise(self.replicates.values())[0],
+            freedom=noise(self.replicates.values())[1],
+            failed=self.failed,
             trials=tuple(self.trials),
             stopped=stopped,
             program=self.program,
@@ -100,9 +110,15 @@ class Running:
             seconds=self.spending.seconds,
         )
 
-    def _seed(self, i: int) -> int:
-        """Return the i-th training seed of this campaign; all arms of a replicate share them."""
-        return 100 * self.seed + i
+    def _seed(self, i: int, role: str = "search") -> int:
+        """Return the i-th training seed of a role; all arms of a replicate share them, and no others."""
+        return int(digest_of([self.seed, role, i])[:7], 16)
+
+    def _unanswered(self) -> str:
+        """Say so if the model did not answer in several trials in a row; '' else."""
+        last = self.trials[-PATIENCE:]
+        dead = self.failed >= PATIENCE and len(last) == PATIENCE and all(trial.fate is Fate.NONE for trial in last)
+        return f"no session of the last {PATIENCE} trials came to an end: {last[-1].reason}" if dead else ""
 
     def _start(self, unchanged: str) -> None:
         self.program = unchanged
@@ -115,17 +131,21 @@ class Running:
                 )
             self.baseline[seed] = measurement.val_bpb
             self.book.baseline(unchanged, seed, measurement)
-        self.sigma = deviation(self.baseline)
         self.scores = dict(self.baseline)
+        noise(self.replicates.values())  # refuses a program that ignores its seed
 
     def _run(self, program: str, seed: int) -> Measurement:
         (measurement,) = self._run_all([(program, seed)])
         return measurement
 
     def _run_all(self, wanted: list[tuple[str, int]]) -> list[Measurement]:
+        if self.stop.is_set():
+            raise TrainingError(f"{self.name} was stopped; the same command goes on from here")
         found = self.bench.measure_all(wanted)
-        for measurement in found:
+        for (program, seed), measurement in zip(wanted, found, strict=True):
             self.spending.train(measurement.train_seconds or 0.0, measurement.wall_seconds)
+            if measurement.val_bpb is not None:
+                self.replicates.setdefault(program, {})[seed] = measurement.val_bpb
         return found
 
     # ---------------------------------------------------------------- one trial
@@ -161,7 +181,7 @@ class Running:
             spent=spent,
         )
         scores = {seed: run.val_bpb for seed, run in runs.items() if run.val_bpb is not None}
-        lines = added(proposal.patch)
+        lines = self._added(proposal)
         if fate is Fate.KEEP:
             self.program, self.scores = proposal.program, scores
         return self._noted(
@@ -185,7 +205,8 @@ class Running:
         """Compare a change with its parent on one seed after another until there is a decision."""
         gains: list[float] = []
         nothing = "on no seed did both this and the best program get to a score"
-        ruling = Ruling(decision=Decision.discard, gain=0.0, error=self.sigma, reason=nothing)
+        ruling = Ruling(decision=Decision.discard, gain=0.0, error=0.0, reason=nothing)
+        lines = self._added(proposal)
         for i in range(1 + self.options.pairs):
             seed = self._seed(i)
             if seed not in self.scores:
@@ -202,14 +223,22 @@ class Running:
                 return Ruling(
                     decision=Decision.discard,
                     gain=sum(gains) / len(gains),
-                    error=self.sigma,
+                    error=ruling.error,
                     reason=f"it failed on seed {seed}: {runs[seed].reason}",
                 )
             gains.append(self.scores[seed] - score)
-            ruling = rule(gains, sigma=self.sigma, lines=added(proposal.patch), options=self.options)
+            sigma, freedom = noise(self.replicates.values())
+            ruling = rule(gains, sigma=sigma, freedom=freedom, lines=lines, options=self.options)
             if ruling.decision is not Decision.repeat:
                 break
         return ruling
+
+    def _added(self, proposal: Proposal) -> int:
+        """Return the lines of code that a change adds; 0 where one of the programs cannot be parsed."""
+        try:
+            return added(self.program, proposal.program)
+        except (SyntaxError, ValueError, RecursionError):
+            return 0
 
     def _keep(self, proposal: Proposal, number: int, fate: Fate) -> str:
         """Keep the session as an episode like any other, resolved if its change was kept; returns its digest."""
@@ -257,14 +286,18 @@ class Running:
         )
         self.spending.session(session)
         program, wrong = self.program, ""
-        if session.exit is Exit.ERROR:
+        if session.exit in INFRASTRUCTURE_EXITS:
+            self.failed += 1
             wrong = (
                 f"the session failed: {session.error.strip().splitlines()[-1] if session.error.strip() else 'error'}"
             )
         if session.patch.strip():
             wrong = self.benchmark.contract(session.patch)
-            with self.actor.workspace.open(task.source, session.patch) as box:
-                program = box.read(PROGRAM)
+            try:
+                with self.actor.workspace.open(task.source, session.patch) as box:
+                    program = box.read(PROGRAM)
+            except (OSError, WorkspaceError) as error:
+                wrong = wrong or f"{PROGRAM} cannot be read after the session: {error}"
         return Proposal(
             program=program, patch=session.patch, description=described(session), wrong=wrong, session=session
         )
@@ -274,15 +307,6 @@ class Running:
         return Trial.model_validate(
             {"commit": "", "patch": "", **fields, **since, "number": number, "best": self.scores[self._seed(0)]}
         )
-
-
-def added(patch: str) -> int:
-    """Return the lines that a unified diff adds, less those that it removes; blank ones do not count."""
-    count = 0
-    for line in patch.splitlines():
-        if line[1:].strip() and not line.startswith(("+++", "---")):
-            count += line.startswith("+") - line.startswith("-")
-    return count
 
 
 def described(session: Trajectory) -> str:

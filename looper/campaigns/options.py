@@ -15,15 +15,21 @@ class ArmName(Enum):
     stateless = "stateless"
     """Nothing of the campaign; a recipe proposer draws from the literature alone."""
     stateful = "stateful"
-    """This campaign's own results."""
+    """This campaign's own results: a chat model reads them as a table, a recipe proposer as the memory's ranking."""
     memory = "memory"
-    """These, and a memory filled by earlier campaigns."""
+    """These, and the brief and gate of a memory filled by earlier campaigns."""
     shuffled = "shuffled"
-    """The same memory with its outcomes dealt to other methods: the placebo of the memory arm."""
+    """The same memory with what earlier campaigns measured dealt to other methods: the placebo of the memory arm."""
     random = "random"
     """A method of the pack that applies, drawn evenly."""
     tpe = "tpe"
     """Tree-structured Parzen estimator over the numeric constants (Optuna)."""
+
+
+NEEDS_MEMORY = (ArmName.memory, ArmName.shuffled)
+"""Arms that begin with what earlier campaigns left."""
+NEEDS_NO_MODEL = (ArmName.random, ArmName.tpe)
+"""Arms that make their own offers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +45,11 @@ class Campaign:
     baselines: int = 3
     """Seeds of the unchanged program; they measure the noise."""
     gate: float = 2.0
-    """A gain counts as real beyond so many standard errors."""
+    """A gain counts as real beyond so many standard errors; more where few replicates tell the noise (Student)."""
     pairs: int = 2
     """Further seeds on which a gain inside the noise is run again, with its parent, before it is kept or discarded."""
     line_price: float = 0.0002
-    """Gain that each line added to the program has to bring, in the metric's unit; lines removed are worth as much."""
+    """Gain that each line of code added to the program has to bring, in the metric's unit."""
     finals: int = 3
     """Fresh seeds on which the best program and the baseline are compared at the end."""
     earlier: int = 2
@@ -73,6 +79,11 @@ class Campaign:
         for name, low in {**lows, "pairs": 0, "earlier": 0}.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"campaign.{name}={getattr(self, name)} is too small: it must be at least {low}")
+        if self.past and not any(arm in NEEDS_MEMORY for arm in self.arms):
+            names = " or ".join(arm.value for arm in NEEDS_MEMORY)
+            raise ConfigError(
+                f"campaign.past={self.past} has no effect without the arm {names}: add it to campaign.arms"
+            )
         for name in ("gate", "line_price"):
             if not getattr(self, name) >= 0.0:
                 raise ConfigError(f"campaign.{name}={getattr(self, name)} must not be below 0")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from looper.benchmarks.research.benchmark import Research
 from looper.benchmarks.research.budget import BudgetKind
-from looper.campaigns.arms import NEEDS_MEMORY
 from looper.campaigns.campaign import Running
-from looper.campaigns.options import Campaign
+from looper.campaigns.options import NEEDS_MEMORY, Campaign
 from looper.campaigns.study import Study
 from looper.campaigns.summary import summarise
 from looper.campaigns.trials import Played, Trial
+from looper.errors import StoreError
 from looper.memory.export import results
 from looper.memory.ranking.settings import Ranking
 from looper.memory.store import MemoryStore
@@ -75,10 +77,13 @@ class CampaignRun:
             seed=self.seed,
             temperature=self.temperature,
             workers=workers,
-            ground=digest_of([self.benchmark.identity, dict(self.actor.workspace.identity), self.actor.model.id]),
+            ground=digest_of(
+                [self.benchmark.identity, dict(self.actor.workspace.identity), self.actor.model.id, past_of(options)]
+            ),
             told=told,
         )
-        played, earlier = study.play()
+        with alone(self.folder):
+            played, earlier = study.play()
         for one in (*played, *earlier):
             self._leave(one)
         lines = [
@@ -102,6 +107,27 @@ class CampaignRun:
         with MemoryStore.open(self.folder / one.memory, read_only=True) as store:
             write_whole(place / "results.tsv", results(store, one.name))
         write_whole(place / "best_train.py", one.program)
+
+
+def past_of(options: Campaign) -> str:
+    """Return the digest of the memory file that campaigns begin with; '' for none."""
+    return sha256(Path(options.past).read_bytes()).hexdigest() if options.past else ""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder for one process. Raises StoreError while another one plays the same run."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(
+                f"another process plays the run in {folder}: wait for it, or choose another folder with out=FOLDER"
+            ) from error
+        yield
 
 
 def rows(one: Played) -> list[dict[str, Any]]:

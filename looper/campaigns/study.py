@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
 from looper.benchmarks.research.benchmark import Research
-from looper.campaigns.arms import NEEDS_MEMORY, NEEDS_NO_MODEL, Arm, Even, Informed, Parzen, Uninformed
+from looper.campaigns.arms import Arm, Even, Informed, Parzen, Uninformed
 from looper.campaigns.book import Book
 from looper.campaigns.campaign import PROGRAM, Running
 from looper.campaigns.measuring import Bench
-from looper.campaigns.options import ArmName, Campaign
+from looper.campaigns.options import NEEDS_MEMORY, NEEDS_NO_MODEL, ArmName, Campaign
 from looper.campaigns.trials import Played, Trial
 from looper.loopgraph import LoopGraph
 from looper.memory.ranking.settings import Ranking
 from looper.memory.store import MemoryStore
 from looper.models.recipe import Recipe
 from looper.protocols import Model
+from looper.records import digest_of
 from looper.session import Actor
 from looper.store import read_record, write_whole
 
@@ -46,12 +48,14 @@ class Study:
     ground: str
     """Digest of what decides results beside the options."""
     told: Told
+    stop: Event = field(default_factory=Event)
 
     def play(self) -> tuple[list[Played], list[Played]]:
         """Return the campaigns of the arms, replicate by replicate, and the earlier ones."""
         options = self.options
         needed = not options.past and options.earlier and any(arm in NEEDS_MEMORY for arm in options.arms)
-        with ThreadPoolExecutor(max_workers=self.workers) as pool:
+        pool = ThreadPoolExecutor(max_workers=self.workers)
+        try:
             past: dict[int, Future[list[Played]]] = {}
             for replicate in range(1, options.replicates + 1) if needed else ():
                 past[replicate] = pool.submit(self._earlier, replicate)
@@ -62,16 +66,17 @@ class Study:
                 for arm in order
                 for replicate in range(1, options.replicates + 1)
             }
-            try:
-                played = [
-                    futures[replicate, arm].result()
-                    for replicate in range(1, options.replicates + 1)
-                    for arm in options.arms
-                ]
-                return played, [one for future in past.values() for one in future.result()]
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            played = [
+                futures[replicate, arm].result()
+                for replicate in range(1, options.replicates + 1)
+                for arm in options.arms
+            ]
+            return played, [one for future in past.values() for one in future.result()]
+        except BaseException:
+            self.stop.set()  # those under way end before their next training
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def memory_path(self, name: str) -> Path:
         """Return the memory file of a campaign."""
@@ -81,13 +86,12 @@ class Study:
         earlier = past.result() if past is not None and arm in NEEDS_MEMORY else []
         start = Path(self.options.past) if self.options.past and arm in NEEDS_MEMORY else None
         if earlier:
-            start = self.memory_path(f"{EARLIER}-{replicate}")
+            start = self.memory_path(earlier[-1].name)
         return self._played(
             arm,
             replicate,
             name=f"{arm.value}-{replicate}",
-            memory=f"{arm.value}-{replicate}",
-            seed=self.seed * 1000 + replicate,
+            seed=self._seed(replicate),
             benchmark=self.benchmark,
             start=start,
             earlier=[one.name for one in earlier],
@@ -103,10 +107,9 @@ class Study:
                     ArmName.stateful,
                     replicate,
                     name=f"{EARLIER}-{replicate}-{i}",
-                    memory=f"{EARLIER}-{replicate}",
-                    seed=self.seed * 1000 + 100 * i + replicate,
+                    seed=self._seed(replicate, i),
                     benchmark=dataclasses.replace(self.benchmark, corpus_split=split),
-                    start=None,
+                    start=self.memory_path(played[-1].name) if played else None,
                     earlier=[one.name for one in played],
                 )
             )
@@ -118,31 +121,31 @@ class Study:
         replicate: int,
         *,
         name: str,
-        memory: str,
         seed: int,
         benchmark: Research,
         start: Path | None,
         earlier: Sequence[str],
     ) -> Played:
-        """Play one campaign, or read it back; its memory file is made anew from `start`, or goes on where there is one.
+        """Play one campaign, or read it back; its memory file is made anew from `start`, if any.
 
-        An unfinished campaign begins again: its sessions and trainings are stored, so nothing is run twice.
+        An unfinished campaign begins again: its sessions and trainings are stored, so nothing is run twice. One in
+        which sessions failed for the machine's reasons is not stored as finished.
         """
-        path = self.folder / "campaigns" / f"{name}-{self.ground[:10]}.json"
+        path, file = self.folder / "campaigns" / f"{name}-{self.ground[:10]}.json", self.memory_path(name)
         known = read_record(path, Played)
-        if known is not None and (self.memory_path(memory).exists()):
+        if known is not None and file.exists():
             return known
-        file = self.memory_path(memory)
-        part = self._fresh(file, start, earlier, name)
-        scope = f"{benchmark.scope}/split{benchmark.corpus_split}"
+        part = self._fresh(file, start)
+        kind, amount = benchmark.budget_kind.value, benchmark.budget
+        scope = f"{benchmark.scope}/{amount:g}-{kind}/split{benchmark.corpus_split}"
         placebo = seed if arm is ArmName.shuffled else None
         with LoopGraph(
             part,
             campaign=name,
             scope=scope,
             seed=seed,
-            budget_kind=benchmark.budget_kind.value,
-            budget=benchmark.budget,
+            budget_kind=kind,
+            budget=amount,
             limit=self.options.shown,
             budget_tokens=self.options.brief_tokens,
             ranking=self.ranking,
@@ -168,28 +171,33 @@ class Study:
                     memory=graph,
                     campaign=name,
                     scope=scope,
-                    budget_kind=benchmark.budget_kind.value,
-                    budget=benchmark.budget,
+                    budget_kind=kind,
+                    budget=amount,
                 ),
                 temperature=self.temperature,
+                stop=self.stop,
                 compared=not name.startswith(EARLIER),
                 done=self.told,
             )
             result = running.play()
         part.replace(file)
         result = result.model_copy(update={"earlier": tuple(earlier), "memory": f"memory/{file.name}"})
-        write_whole(path, result.model_dump_json())
+        if not result.failed:
+            write_whole(path, result.model_dump_json())
         return result
 
-    def _fresh(self, file: Path, start: Path | None, earlier: Sequence[str], name: str) -> Path:
+    def _seed(self, replicate: int, earlier: int = 0) -> int:
+        """Return the seed of a campaign; the arms of a replicate share it."""
+        return int(digest_of([self.seed, replicate, earlier])[:7], 16)
+
+    def _fresh(self, file: Path, start: Path | None) -> Path:
         """Return the draft of a memory file, made from what the campaign begins with."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f"{name}.part.db")
+        part = file.with_name(f"{file.stem}.part.db")
         for old in part.parent.glob(f"{part.name}*"):
             old.unlink()
-        source = start if start is not None else file if earlier else None
-        if source is not None:
-            with MemoryStore.open(source, read_only=True) as there:
+        if start is not None:
+            with MemoryStore.open(start, read_only=True) as there:
                 there.copy_to(part)
         return part
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
+from looper.campaigns.keeping import critical
 from looper.campaigns.options import ArmName, Campaign
 from looper.campaigns.trials import Fate, Played
 from looper.metrics.campaigns import Gains, compare_gains, interval, spread_at
@@ -46,7 +47,7 @@ def summarise(played: Sequence[Played], earlier: Sequence[Played], options: Camp
         "earlier": [_campaign(one) for one in earlier],
         "campaigns": [_campaign(one) for one in played],
         "costs": _costs(everything),
-        "infrastructure": {"total": 0},
+        "infrastructure": {"total": sum(one.failed for one in everything)},
     }
     return {**metrics, "verdict": sentence(metrics)}
 
@@ -63,9 +64,9 @@ def _arm(campaigns: Sequence[Played], options: Campaign) -> dict[str, Any]:
     return {
         "gain": interval([one.gain for one in campaigns]),
         "failed_finals": sum(score is None for one in campaigns for score in one.finals.values()),
-        "best_at_k": {"low": min(best), "median": sorted(best)[len(best) // 2], "high": max(best)},
+        "best_at_k": {"low": min(best), "median": median(best), "high": max(best)},
         "curve": spread_at(curves),
-        "beyond_noise": sum(beyond(one) > 2.0 for one in campaigns),
+        "beyond_noise": sum(beyond(one) > critical(options.gate, one.freedom) for one in campaigns),
         "campaigns": len(campaigns),
         "fates": {fate.value: fates[fate.value] for fate in Fate if fates[fate.value]},
         "costs": _costs(campaigns),
@@ -73,7 +74,7 @@ def _arm(campaigns: Sequence[Played], options: Campaign) -> dict[str, Any]:
 
 
 def beyond(one: Played) -> float:
-    """Return a campaign's final gain in standard errors of the noise that its baselines measured."""
+    """Return a campaign's final gain in standard errors of the noise that its replicates measured."""
     return one.gain / (one.sigma * math.sqrt(2.0 / len(one.finals)))
 
 
@@ -107,6 +108,7 @@ def _campaign(one: Played) -> dict[str, Any]:
         "baseline": baseline,
         "first": next(iter(one.baseline.values())),
         "sigma": one.sigma,
+        "freedom": one.freedom,
         "trials": len(one.trials),
         "kept": [trial.description for trial in kept],
         "best": one.best_at(len(one.trials)),

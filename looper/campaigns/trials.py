@@ -77,7 +77,9 @@ class Played(Record):
     baseline: dict[int, float]
     """Bits per byte of the unchanged program by seed."""
     sigma: float
-    """Standard deviation of these."""
+    """Standard deviation of one score, pooled over all programs that ran on several seeds."""
+    freedom: int
+    """Its degrees of freedom."""
     trials: tuple[Trial, ...]
     stopped: str
     """Why it ended."""
@@ -87,6 +89,8 @@ class Played(Record):
     """Bits per byte of the best kept program on fresh seeds; None where it failed, which counts as no gain."""
     final_baseline: dict[int, float | None]
     """Those of the unchanged program."""
+    failed: int = 0
+    """Sessions that failed for reasons that are not the proposer's; where there are any, it is played again."""
     runs: int
     """Trainings in all."""
     train_seconds: float

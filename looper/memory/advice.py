@@ -97,7 +97,7 @@ def _answer(
     """Return the answer that is the campaign's retrieval of a number, and how it is kept."""
     methods, evidence = store.methods(), [_of_metric(e, asked.metric_name) for e in store.evidence()]
     if placebo is not None:
-        methods, evidence = shuffled(methods, evidence, seed=placebo)
+        methods, evidence = _dealt(methods, evidence, asked.campaign, placebo)
     settings, sigma_note = _measured(store, asked, evidence, settings)
     code = code_of(asked.code)
     # Every retrieval of a campaign takes draws of its own, and stores the seed that gives them again.
@@ -177,6 +177,17 @@ def _measured(
     if found.sigma is not None:
         return replace(settings, sigma=found.sigma), found.note
     return settings, f"assumed, not measured: {found.note}"
+
+
+def _dealt(
+    methods: Sequence[Method], evidence: Sequence[Evidence], campaign: str, seed: int
+) -> tuple[list[Method], list[Evidence]]:
+    """Deal what is known to other methods; within a campaign only what others left: its own results stay true."""
+    if not campaign:
+        return shuffled(methods, evidence, seed=seed)
+    past = [e for e in evidence if e.campaign != campaign]
+    wrong = {e.experiment: e for e in shuffled(methods, past, seed=seed)[1]}
+    return list(methods), [wrong.get(e.experiment, e) for e in evidence]
 
 
 def _since(store: MemoryStore, code: Code, asked: Question) -> int:

@@ -27,9 +27,10 @@ def interval(values: Sequence[float]) -> dict[str, Any]:
 def compare_gains(a: Gains, b: Gains) -> dict[str, Any]:
     """Return `a` minus `b`, paired by replicate.
 
-    Interval: Student's t. p: all sign flips of the differences, two-sided, so that at least six replicates are needed
-    for p < .05. `replicates_needed` is how many replicates of this mean and deviation a t test would need to find the
-    difference four times in five; None where no number below 10,000 would do, or nothing tells the deviation.
+    Interval: Student's t. p: all sign flips of the differences, two-sided (see `sign_flips`), so that at least six
+    replicates are needed for p < .05. `replicates_needed` is how many replicates of this mean and deviation a t test
+    would need to find the difference four times in five; None where no number below 10,000 would do, or nothing tells
+    the deviation.
     """
     both = sorted(a.keys() & b.keys())
     differences = [a[i] - b[i] for i in both]
@@ -58,7 +59,10 @@ def verdict_of(difference: Mapping[str, Any], p: float) -> str:
 
 
 def sign_flips(differences: Sequence[float]) -> float:
-    """Return the two-sided p-value of the mean under random signs: exact up to 16 pairs, 1 where all are 0."""
+    """Return the two-sided p-value of the mean under random signs: exact up to 16 pairs, 1 where all are 0.
+
+    Beyond 16 pairs it is Wilcoxon's signed-rank test.
+    """
     kept = [d for d in differences if d != 0.0]
     if not kept:
         return 1.0

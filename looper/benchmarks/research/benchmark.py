@@ -1,10 +1,13 @@
 """The research benchmark: versions of train.py, trained under one budget and scored where none of them can reach.
 
-What is sound, given bubblewrap: agent code runs in fresh boxes without network, without validation text and without
-other runs; the score is computed on the host from logits alone, after two processes that cannot speak to one another
-agreed on them; prepare.py and the scripts are laid out anew for each box. What is best effort: everything that is
-watched inside the training process (watch.py, start.py) or read from the code (contract.py). Under Landlock the
-validation files' bytecode can be read; under resource limits alone files are not protected at all.
+What is sound, given bubblewrap: agent code runs in fresh boxes without network, without the text of validation files
+and without other runs; the score is computed on the host from logits alone, after two processes that cannot speak to
+one another agreed on them; prepare.py and the scripts are laid out anew for each box.
+
+What is best effort: everything that is watched inside the training process (watch.py, start.py) or read from the code
+(contract.py), the budget of tokens among it. What Python needs to run stays in a box: the bytecode of held-out modules
+holds their names and string constants (some 220 kB, where 1.2 MB are held out), and code that digs them out gains from
+it; under Landlock it holds their docstrings too, and under resource limits alone files are not protected at all.
 """
 
 from __future__ import annotations
@@ -60,8 +63,8 @@ class Research:
     """Which files are held out; every number is another split."""
     goal: str = GOAL
     """First paragraph of what an agent is told."""
-    scope: str = "research/cpu/300-steps"
-    """Where results hold; statements in the memory carry it."""
+    scope: str = "research/cpu"
+    """Where results hold; statements in the memory carry it, with budget and split."""
 
     def __post_init__(self) -> None:
         """Check the values. Raises ConfigError."""
