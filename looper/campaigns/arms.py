@@ -93,6 +93,8 @@ class Informed:
     brief: bool
     """Whether a proposer that does not need offers is shown the memory's brief, and not the table alone."""
     retrieval: str = ""
+    ran: set[str] = field(default_factory=set)
+    """Programs that were let through."""
 
     def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
         """Return the table of results where the proposer can read one, the brief, and what was blocked just now."""
@@ -106,7 +108,10 @@ class Informed:
         return "\n\n".join(part for part in parts if part)
 
     def ruling(self, code: str, *, seed: int) -> str:
-        """Ask the memory's gate."""
+        """Refuse a program that the campaign ran already, on the very seed; else ask the memory's gate."""
+        if code in self.ran:
+            return "the campaign ran this very program already, and would get the same score"
+        self.ran.add(code)
         if not self.retrieval:  # the gate speaks of what the memory was asked about
             return ""
         answer = self.memory.proposed(code, seed=seed)

@@ -213,3 +213,15 @@ def test_the_past_is_a_file_of_the_users_and_its_content_counts(study: Any, tmp_
     past.write_bytes((place / "run" / "memory" / "tpe-1.db").read_bytes())
     other, _ = run(tmp_path, arms=[ArmName.memory], past=str(past))
     assert other != metrics, "the same name, another content"
+
+
+def test_no_program_is_run_twice_by_an_arm_that_remembers(tmp_path: Path) -> None:
+    replies = ['<edit path="train.py">\nLR = 0.003\n=======\nLR = 0.002\n</edit>', "<think>slower</think><done/>"]
+    model = Scripted(lambda turn: replies[min(turn, 1)])
+    benchmark = Simulated()
+    metrics, trials = run(tmp_path, model=model, benchmark=benchmark, experiments=3, proposals=2)
+    kept = [trial for trial in trials["stateful-1"] if trial["fate"] == "keep"]
+    ran = [trial for trial in trials["stateful-1"] if trial["fate"] != "none"]
+    assert len(ran) == 1 or kept, "the same change of the same program is tried once"
+    assert sum("ran this very program already" in trial["reason"] for trial in trials["stateful-1"]) == 3 - len(ran)
+    assert metrics["infrastructure"]["total"] == 0
