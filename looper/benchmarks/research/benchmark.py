@@ -55,7 +55,7 @@ class Research:
     """Unit of `budget`: tokens, steps (of 8 x 64 tokens) or seconds; only the first two repeat exactly."""
     budget: float = 153_600
     """What one training may spend."""
-    pace: float = 25_600.0
+    pace: float = 200_000.0
     """Tokens a second that a budget of seconds is planned with; the run ends with the tokens or the seconds."""
     limit_seconds: float = 600.0
     """Wall-clock after which a training is stopped, whatever its budget."""
