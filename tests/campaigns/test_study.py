@@ -204,13 +204,14 @@ def test_an_interrupted_study_stops_before_the_next_training(tmp_path: Path) -> 
     assert metrics["costs"]["campaigns"] == 2
 
 
-def test_the_past_is_a_file_of_the_users_and_its_content_counts(study: Any, tmp_path: Path) -> None:
-    place, _, _ = study
+def test_the_past_is_a_file_of_the_users_and_its_content_counts(tmp_path: Path) -> None:
+    run(tmp_path / "before", arms=[ArmName.stateful, ArmName.random], experiments=2)
+    memories = tmp_path / "before" / "run" / "memory"
     past = tmp_path / "past.db"
-    past.write_bytes((place / "run" / "memory" / "earlier-1-2.db").read_bytes())
+    past.write_bytes((memories / "stateful-1.db").read_bytes())
     metrics, _ = run(tmp_path, arms=[ArmName.memory], past=str(past))
     assert metrics["earlier"] == []
-    past.write_bytes((place / "run" / "memory" / "tpe-1.db").read_bytes())
+    past.write_bytes((memories / "random-1.db").read_bytes())
     other, _ = run(tmp_path, arms=[ArmName.memory], past=str(past))
     assert other != metrics, "the same name, another content"
 
