@@ -85,6 +85,7 @@ def test_its_sessions_are_episodes_like_others(place: Path) -> None:
     assert all(isinstance(one, Episode) and one.trajectory.patch for one in episodes)
 
 
+@pytest.mark.slow
 def test_the_same_command_shows_what_is_stored_and_another_run_repeats_it(place: Path, tmp_path: Path) -> None:
     folder, metrics = finished(place, "research")
     before = (folder / "metrics.json").stat().st_mtime_ns

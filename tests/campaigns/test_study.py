@@ -107,7 +107,7 @@ ALL = list(ArmName)
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Simulated, Any]:
     place, benchmark = tmp_path_factory.mktemp("study"), Simulated()
-    metrics, trials = run(place, benchmark=benchmark, arms=ALL, replicates=2, earlier=2, experiments=2)
+    metrics, trials = run(place, benchmark=benchmark, arms=ALL, replicates=2, earlier=2, experiments=1)
     assert set(trials) == {f"{arm.value}-{i}" for arm in ALL for i in (1, 2)}
     return place, benchmark, metrics
 
@@ -140,11 +140,11 @@ def test_a_memory_begins_with_earlier_campaigns_and_its_placebo_with_the_same(st
 def test_a_study_is_read_back_and_a_lost_part_is_played_again_to_the_same_end(study: Any) -> None:
     place, benchmark, metrics = study
     count = len(benchmark.asked)
-    again, _ = run(place, benchmark=benchmark, arms=ALL, replicates=2, earlier=2, experiments=2)
+    again, _ = run(place, benchmark=benchmark, arms=ALL, replicates=2, earlier=2, experiments=1)
     for lost in ("earlier-1-2", "memory-2", "tpe-1"):  # killed after the memory file, before the record
         (record,) = (place / "run" / "campaigns").glob(f"{lost}-*.json")
         record.unlink()
-    third, _ = run(place, benchmark=benchmark, arms=ALL, replicates=2, earlier=2, experiments=2)
+    third, _ = run(place, benchmark=benchmark, arms=ALL, replicates=2, earlier=2, experiments=1)
     assert again == metrics == third
     assert len(benchmark.asked) == count
 
@@ -184,6 +184,7 @@ def test_one_process_at_a_time_plays_a_run(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_stops_before_the_next_training(tmp_path: Path) -> None:
     began = threading.Event()
 
@@ -204,6 +205,7 @@ def test_an_interrupted_study_stops_before_the_next_training(tmp_path: Path) -> 
     assert metrics["costs"]["campaigns"] == 2
 
 
+@pytest.mark.slow
 def test_the_past_is_a_file_of_the_users_and_its_content_counts(tmp_path: Path) -> None:
     run(tmp_path / "before", arms=[ArmName.stateful, ArmName.random], experiments=2)
     memories = tmp_path / "before" / "run" / "memory"

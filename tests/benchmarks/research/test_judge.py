@@ -52,6 +52,7 @@ def test_a_measurement_says_what_was_spent(honest: Measurement) -> None:
     assert Measurement.model_validate_json(honest.model_dump_json()) == honest
 
 
+@pytest.mark.slow
 def test_a_measurement_repeats_and_its_seed_counts(honest: Measurement, workspace: LocalWorkspace) -> None:
     assert measured(TRAIN, workspace).val_bpb == honest.val_bpb
 
@@ -65,6 +66,7 @@ def test_weaker_levels_measure_the_same(level: str, honest: Measurement) -> None
     assert (found.status, found.val_bpb) == ("ok", honest.val_bpb)
 
 
+@pytest.mark.slow
 def test_what_libraries_do_by_themselves_is_no_cheat(workspace: LocalWorkspace) -> None:
     own = "    import warnings; warnings.warn('shown with its line'); torch.Generator().manual_seed(SEED)\n"
     library = "    other = torch.optim.AdamW(model.parameters(), lr=LR)\n"

@@ -33,6 +33,7 @@ def run(folder: Path, tokens: int, seed: int) -> dict[str, str]:
     return dict(found)
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_program_and_repeats(tmp_path: Path) -> None:
     for name in ("train.py", "prepare.py"):
         shutil.copy(TASK / name, tmp_path)
