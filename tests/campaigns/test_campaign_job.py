@@ -99,6 +99,7 @@ def test_the_same_command_shows_what_is_stored_and_another_run_repeats_it(place:
     assert again == metrics, "what is stored decides everything"
 
 
+@pytest.mark.slow
 def test_a_chat_model_proposes_through_a_server_and_may_not_touch_the_judge(place: Path) -> None:
     replies = {
         0: '<edit path="train.py">\nLR = 0.003\n=======\nLR = 0.004\n</edit>',

@@ -105,6 +105,7 @@ def test_more_memory_than_there_is_is_a_crash(workspace: LocalWorkspace) -> None
     assert (found.status, found.reason) == ("crash", "train.py failed: MemoryError")
 
 
+@pytest.mark.slow
 def test_a_model_of_another_shape_than_the_file_says_is_a_crash(workspace: LocalWorkspace) -> None:
     found = measured(edited((BEGIN, f"    GPTConfig.__init__.__defaults__ = (256, 64, 1, 64, 4)\n{BEGIN}")), workspace)
     assert found.status == "crash"
@@ -116,6 +117,7 @@ def test_a_run_without_end_is_stopped(workspace: LocalWorkspace) -> None:
     assert (found.status, found.reason) == ("timeout", "the run was stopped after 0.2 seconds")
 
 
+@pytest.mark.slow
 def test_a_budget_of_seconds_ends_the_training(workspace: LocalWorkspace) -> None:
     short = Research(budget_kind=BudgetKind.seconds, budget=0.05, pace=2e6)
     found = measured(TRAIN, workspace, short)
