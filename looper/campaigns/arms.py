@@ -44,7 +44,21 @@ class Arm(Protocol):
 
 
 @dataclass(kw_only=True)
-class Uninformed:
+class Forgetful:
+    """What arms without a memory have in common: they were told nothing, object to nothing, and keep nothing."""
+
+    retrieval: str = ""
+
+    def ruling(self, code: str, *, seed: int) -> str:
+        """Allow everything."""
+        return ""
+
+    def tell(self, trial: Trial) -> None:
+        """Forget it."""
+
+
+@dataclass(kw_only=True)
+class Uninformed(Forgetful):
     """Shows nothing of the campaign; where the proposer lives on offers, those of the literature, drawn afresh."""
 
     goal: str
@@ -56,8 +70,6 @@ class Uninformed:
     """File of a memory that holds the bundled methods and nothing else; made anew for every trial."""
     offers: bool
     """Whether the proposer can only do what it is offered."""
-
-    retrieval: str = ""
 
     def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
         """Return the brief of a memory that holds nothing but the bundled methods."""
@@ -74,13 +86,6 @@ class Uninformed:
             ranking=self.ranking,
         ) as memory:
             return str(memory.before(self.goal, code))
-
-    def ruling(self, code: str, *, seed: int) -> str:
-        """Allow everything: who remembers nothing cannot object."""
-        return ""
-
-    def tell(self, trial: Trial) -> None:
-        """Forget it."""
 
 
 @dataclass(kw_only=True)
@@ -122,11 +127,10 @@ class Informed:
 
 
 @dataclass(kw_only=True)
-class Even:
+class Even(Forgetful):
     """Offers one method of the pack that applies to the code, drawn evenly."""
 
     seed: int
-    retrieval: str = ""
 
     def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
         """Return one offer."""
@@ -140,22 +144,14 @@ class Even:
             return offer(method.id, chain(method, code, methods))
         return ""
 
-    def ruling(self, code: str, *, seed: int) -> str:
-        """Allow everything."""
-        return ""
-
-    def tell(self, trial: Trial) -> None:
-        """Learn nothing."""
-
 
 @dataclass(kw_only=True)
-class Parzen:
+class Parzen(Forgetful):
     """Offers other values of the program's numeric constants, as Optuna's estimator draws them."""
 
     seed: int
     base: str
     """The unchanged program, whose constants are the knobs."""
-    retrieval: str = ""
     sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,14 +161,9 @@ class Parzen:
         """Return one offer: the constants that differ from the code as it stands."""
         return offer("constants", edits_of(code, self.sampler.ask()))
 
-    def ruling(self, code: str, *, seed: int) -> str:
-        """Allow everything."""
-        return ""
-
     def tell(self, trial: Trial) -> None:
         """Tell the estimator the score; what did not get to one counts as a failure."""
-        score = next(iter(trial.scores.values()), None)
-        self.sampler.tell(score)
+        self.sampler.tell(trial.score)
 
 
 def offer(name: str, edits: Sequence[dict[str, str]]) -> str:
@@ -188,8 +179,7 @@ def table(trials: Sequence[Trial]) -> str:
         return "## Results so far\nnone"
     rows = []
     for trial in trials:
-        score = next(iter(trial.scores.values()), None)
-        shown = "" if score is None else f"{score:.4f}"
+        shown = "" if trial.score is None else f"{trial.score:.4f}"
         gain = "" if trial.gain is None else f"{trial.gain:+.4f}"
         status = "discard" if trial.fate in (Fate.REFUSED, Fate.NONE) else trial.fate.value
         rows.append(f"{trial.number}\t{shown}\t{gain}\t{status}\t{trial.description}")

@@ -90,6 +90,7 @@ class Running:
         found = self._run_all([(program, seed) for program in (unchanged, self.program) for seed in fresh])
         scores = [measurement.val_bpb for measurement in found]
         final_baseline, finals = (dict(zip(fresh, part, strict=False)) for part in (scores, scores[len(fresh) :]))
+        sigma, freedom = noise(self.replicates.values())
         return Played(
             name=self.name,
             arm=self.arm_name,
@@ -97,8 +98,8 @@ class Running:
             seed=self.seed,
             scope=self.scope,
             baseline=self.baseline,
-            sigma=noise(self.replicates.values())[0],
-            freedom=noise(self.replicates.values())[1],
+            sigma=sigma,
+            freedom=freedom,
             failed=self.failed,
             trials=tuple(self.trials),
             stopped=stopped,

@@ -32,23 +32,23 @@ class Bench:
         ground = [self.benchmark.identity, dict(self.workspace.identity)]
         return digest_of({"program": program, "seed": seed, "ground": ground})
 
-    def measure(self, program: str, seed: int) -> tuple[Measurement, bool]:
-        """Return what a program scores on a seed, and whether it had to be run now."""
+    def measure(self, program: str, seed: int) -> Measurement:
+        """Return what a program scores on a seed; it is run unless that is stored."""
         digest = self.digest(program, seed)
         with self._locks[digest]:
             known = read_record(self._path(digest), Measurement)
             if known is not None:
-                return known, False
+                return known
             made = self.benchmark.measure(program, seed=seed, workspace=self.workspace)
             write_whole(self._path(digest), made.model_dump_json())
-            return made, True
+            return made
 
     def measure_all(self, wanted: Sequence[tuple[str, int]]) -> list[Measurement]:
         """Return what programs score on seeds, in the order asked for; up to `at_once` are run at a time."""
         if self.at_once == 1 or len(wanted) == 1:
-            return [self.measure(program, seed)[0] for program, seed in wanted]
+            return [self.measure(program, seed) for program, seed in wanted]
         with ThreadPoolExecutor(self.at_once) as pool:
-            return [found for found, _ in pool.map(lambda one: self.measure(*one), wanted)]
+            return list(pool.map(lambda one: self.measure(*one), wanted))
 
     def _path(self, digest: str) -> Path:
         return self.store.folder("measurements", digest[:2]) / f"{digest}.json"

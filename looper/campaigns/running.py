@@ -54,13 +54,12 @@ class CampaignRun:
         workers = self._workers()
 
         def told(running: Running, trial: Trial) -> None:
-            score = next(iter(trial.scores.values()), None)
             progress.trial(
                 running.name,
                 trial.number,
                 words=trial.description,
                 fate=trial.fate.value,
-                score=score,
+                score=trial.score,
                 best=trial.best,
                 quiet=total > 40,
             )
@@ -137,7 +136,7 @@ def rows(one: Played) -> list[dict[str, Any]]:
             "number": trial.number,
             "description": trial.description,
             "fate": trial.fate.value,
-            "score": next(iter(trial.scores.values()), None),
+            "score": trial.score,
             "best": trial.best,
             "reason": trial.reason,
             "patch": trial.patch,

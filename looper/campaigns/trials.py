@@ -65,6 +65,11 @@ class Trial(Record):
     log: str = ""
     """Last lines of a run that crashed or was refused."""
 
+    @property
+    def score(self) -> float | None:
+        """Bits per byte on the campaign's first seed; None where the trial got to no score."""
+        return next(iter(self.scores.values()), None)
+
 
 class Played(Record):
     """A finished campaign."""
