@@ -191,7 +191,7 @@ def test_an_interrupted_study_stops_before_the_next_training(tmp_path: Path) -> 
     @dataclass(frozen=True, kw_only=True)
     class Interrupted(Simulated):
         def measure(self, train: str, *, seed: int, workspace: Workspace) -> Measurement:
-            if len(self.asked) == 6:
+            if len(self.asked) >= 6:  # two campaigns at once may pass the sixth together
                 began.set()
                 raise KeyboardInterrupt
             return super().measure(train, seed=seed, workspace=workspace)
