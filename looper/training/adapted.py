@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,8 @@ from looper.errors import TrainingError
 from looper.training.batches import length, parts
 from looper.training.crew import Crew
 from looper.training.merging import merge
+from looper.training.schedule import TorchSchedule
 from looper.training.tokens import Tokenised
-
-if TYPE_CHECKING:
-    from looper.training.torch_trainer import TorchTrainer
 
 EAGER = 1024
 """Tokens up to which plain attention is used on a CPU: torch's flash attention is slower there, backwards above all."""
@@ -32,7 +30,13 @@ class Adapted:
     """A base model on its device, with adapters or without."""
 
     def __init__(
-        self, trainer: TorchTrainer, folder: Path, longest: int, *, under: Sequence[Path] = (), crew: Crew | None = None
+        self,
+        trainer: TorchSchedule,
+        folder: Path,
+        longest: int,
+        *,
+        under: Sequence[Path] = (),
+        crew: Crew | None = None,
     ) -> None:
         from transformers import AutoModelForCausalLM
 

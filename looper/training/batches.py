@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import TYPE_CHECKING
 
 from looper.errors import TrainingError
 from looper.protocols import Objective, PolicyGradient, Preference, ProspectTheory
 from looper.records import digest_of
+from looper.training.schedule import Schedule
 from looper.training.tokens import Tokenised
-
-if TYPE_CHECKING:
-    from looper.training.schedule import Schedule
 
 Unit = tuple[Tokenised, ...]
 """Examples that are of no use without one another and share every batch."""

@@ -6,7 +6,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,16 +19,14 @@ from looper.training.batches import length
 from looper.training.merging import plain_scale
 from looper.training.penalties import PRODUCT, layers
 from looper.training.reproducible import reproducible
+from looper.training.schedule import TorchSchedule
 from looper.training.tokens import Tokenised, usable
-
-if TYPE_CHECKING:
-    from looper.training.torch_trainer import TorchTrainer
 
 LOG = logging.getLogger(__name__)
 
 
 def importance(
-    trainer: TorchTrainer,
+    trainer: TorchSchedule,
     model: Path,
     examples: Sequence[Example],
     adapter: Path,

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,11 +24,9 @@ from looper.training.crew import Crew
 from looper.training.objectives import Loss, loss_of
 from looper.training.penalties import Term, term
 from looper.training.reproducible import reproducible
+from looper.training.schedule import TorchSchedule
 from looper.training.shown import shown_to_teacher
 from looper.training.tokens import Tokenised, usable
-
-if TYPE_CHECKING:
-    from looper.training.torch_trainer import TorchTrainer
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +65,7 @@ class _Lessons:
         return max(len(e.ids) for e in seen)
 
 
-def _lessons(trainer: TorchTrainer, job: Job) -> _Lessons:
+def _lessons(trainer: TorchSchedule, job: Job) -> _Lessons:
     """Tokenise a job's examples, hold some out, and put together what the objective compares."""
     shown: Mapping[int, Tokenised] = {}
     if isinstance(job.objective, SelfDistillation):
@@ -162,7 +159,7 @@ class _Training:
         return found
 
 
-def fit(trainer: TorchTrainer, job: Job, crew: Crew) -> Fit:
+def fit(trainer: TorchSchedule, job: Job, crew: Crew) -> Fit:
     """Train an adapter and publish it; see TorchTrainer.fit."""
     began = time.monotonic()
     part = job.out.with_name(job.out.name + ".part")

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -16,15 +16,13 @@ from looper.training.adapted import Adapted
 from looper.training.batches import length, parts
 from looper.training.objectives import divergence as divergence_of
 from looper.training.reproducible import reproducible
+from looper.training.schedule import TorchSchedule
 from looper.training.tokens import Tokenised, Tokeniser, usable, usable_or_why
-
-if TYPE_CHECKING:
-    from looper.training.torch_trainer import TorchTrainer
 
 LOG = logging.getLogger(__name__)
 
 
-def losses(trainer: TorchTrainer, model: Path, examples: Sequence[Example], adapters: Sequence[Path]) -> list[float]:
+def losses(trainer: TorchSchedule, model: Path, examples: Sequence[Example], adapters: Sequence[Path]) -> list[float]:
     """Return each example's mean loss, NaN for those left out; see TorchTrainer.losses."""
     tokenised, _ = usable(model, examples)
     with reproducible(trainer.threads, 0):
@@ -39,7 +37,7 @@ def losses(trainer: TorchTrainer, model: Path, examples: Sequence[Example], adap
 
 @torch.no_grad()
 def divergence(
-    trainer: TorchTrainer, model: Path, groups: Sequence[Sequence[Example]], adapters: Sequence[Path]
+    trainer: TorchSchedule, model: Path, groups: Sequence[Sequence[Example]], adapters: Sequence[Path]
 ) -> list[float | TrainingError]:
     """Return the mean KL(base || base and adapters) of each group; see TorchTrainer.divergence."""
     found = [usable_or_why(model, examples) for examples in groups]
@@ -52,7 +50,7 @@ def divergence(
         return [group if isinstance(group, TrainingError) else _mean_kl(trainer, adapted, group) for group in found]
 
 
-def _mean_kl(trainer: TorchTrainer, adapted: Adapted, tokenised: Sequence[Tokenised]) -> float:
+def _mean_kl(trainer: TorchSchedule, adapted: Adapted, tokenised: Sequence[Tokenised]) -> float:
     total = mass = 0.0
     for part in parts(sorted(tokenised, key=lambda e: -length(e)), trainer.batch_tokens):
         with adapted.bare():
@@ -64,7 +62,7 @@ def _mean_kl(trainer: TorchTrainer, adapted: Adapted, tokenised: Sequence[Tokeni
 
 
 @torch.no_grad()
-def embeddings(trainer: TorchTrainer, model: Path, texts: Sequence[str]) -> Any:
+def embeddings(trainer: TorchSchedule, model: Path, texts: Sequence[str]) -> Any:
     """Return the mean last hidden state of each text; see TorchTrainer.embeddings."""
     import numpy as np
 

@@ -18,12 +18,11 @@ from looper.errors import TrainingError
 from looper.training.batches import parts
 from looper.training.formats import peft_folder
 from looper.training.formats.lora import Lora
+from looper.training.schedule import Schedule
 from looper.training.tokens import Tokenised
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from looper.training.mlx_trainer import MlxTrainer
 
 
 class MlxAdapted:
@@ -76,7 +75,7 @@ class MlxAdapted:
     def _place(self, names: Iterable[str]) -> None:
         self.model.update_modules(tree_unflatten([(name, self.places[name]) for name in names]))
 
-    def attach(self, trainer: MlxTrainer, start: Path | None, seed: int) -> None:
+    def attach(self, trainer: Schedule, start: Path | None, seed: int) -> None:
         """Add a new adapter, or the one in `start`, as what learns.
 
         Raises TrainingError if the one in `start` has another rank, scale or other layers.

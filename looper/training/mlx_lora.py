@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -26,10 +26,8 @@ from looper.training import adapters
 from looper.training.batches import batches, parts, split
 from looper.training.formats import peft_folder
 from looper.training.mlx_adapted import MlxAdapted
+from looper.training.schedule import Schedule
 from looper.training.tokens import Tokenised, Tokeniser, usable, usable_or_why
-
-if TYPE_CHECKING:
-    from looper.training.mlx_trainer import MlxTrainer
 
 LOG = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ LOG = logging.getLogger(__name__)
 class _Training:
     """The state of one training."""
 
-    def __init__(self, trainer: MlxTrainer, adapted: MlxAdapted, steps: int) -> None:
+    def __init__(self, trainer: Schedule, adapted: MlxAdapted, steps: int) -> None:
         self.trainer, self.adapted, self.steps = trainer, adapted, steps
         # Without bias correction, mlx's default, the first steps would be about three times too large.
         self.optimiser = optim.AdamW(trainer.lr, betas=[0.9, 0.999], eps=1e-8, weight_decay=0.0, bias_correction=True)
@@ -74,7 +72,7 @@ class _Training:
 
 
 def fit(
-    trainer: MlxTrainer,
+    trainer: Schedule,
     model: Path,
     examples: Sequence[Example],
     *,
@@ -84,7 +82,7 @@ def fit(
     under: Sequence[Path],
     inputs: str,
 ) -> Fit:
-    """Train an adapter and publish it in `out`; see MlxTrainer.fit."""
+    """Train an adapter and publish it in `out`; see Schedule.fit."""
     began = time.monotonic()
     part = out.with_name(out.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -145,13 +143,13 @@ def _epochs(
     return history
 
 
-def bf16(trainer: MlxTrainer) -> bool:
+def bf16(trainer: Schedule) -> bool:
     """Return whether the base model's weights are bfloat16."""
     return mx.metal.is_available() if trainer.precision.value == "auto" else trainer.precision.value == "bf16"
 
 
-def losses(trainer: MlxTrainer, model: Path, examples: Sequence[Example], under: Sequence[Path]) -> list[float]:
-    """Return each example's mean loss, NaN for those left out; see MlxTrainer.losses."""
+def losses(trainer: Schedule, model: Path, examples: Sequence[Example], under: Sequence[Path]) -> list[float]:
+    """Return each example's mean loss, NaN for those left out; see Schedule.losses."""
     tokenised, _ = usable(model, examples)
     adapted = MlxAdapted(model, bf16=bf16(trainer), under=under)
     found = [math.nan] * len(examples)
@@ -160,8 +158,8 @@ def losses(trainer: MlxTrainer, model: Path, examples: Sequence[Example], under:
     return found
 
 
-def embeddings(trainer: MlxTrainer, model: Path, texts: Sequence[str]) -> Any:
-    """Return mean last hidden states (N, D); see MlxTrainer.embeddings."""
+def embeddings(trainer: Schedule, model: Path, texts: Sequence[str]) -> Any:
+    """Return mean last hidden states (N, D); see Schedule.embeddings."""
     import numpy as np
 
     if not texts:
@@ -181,9 +179,9 @@ def embeddings(trainer: MlxTrainer, model: Path, texts: Sequence[str]) -> Any:
 
 
 def divergence(
-    trainer: MlxTrainer, model: Path, groups: Sequence[Sequence[Example]], under: Sequence[Path]
+    trainer: Schedule, model: Path, groups: Sequence[Sequence[Example]], under: Sequence[Path]
 ) -> list[float | TrainingError]:
-    """Return the mean KL(base || adapted) per unit of weight, of each group; see MlxTrainer.divergence."""
+    """Return the mean KL(base || adapted) per unit of weight, of each group; see Schedule.divergence."""
     found = [usable_or_why(model, examples) for examples in groups]
     if all(isinstance(group, TrainingError) for group in found):
         return [group for group in found if isinstance(group, TrainingError)]

@@ -79,3 +79,26 @@ class Schedule:
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide what a training gives."""
         return {k: v.value if isinstance(v, Enum) else v for k, v in dataclasses.asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchSchedule(Schedule):
+    """What the torch backend may be told besides."""
+
+    threads: int = 1
+    """Threads of torch; more than 1 pays from about 100M parameters on."""
+    checkpoint_minutes: float = 3.0
+    """Minutes between checkpoints within an epoch; there is one after every epoch, too. No part of the result."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threads < 1:
+            raise ConfigError(f"trainer.threads={self.threads} is not positive; choose 1 or more")
+        if self.checkpoint_minutes < 0.0:
+            raise ConfigError(f"trainer.checkpoint_minutes={self.checkpoint_minutes} is negative; choose 0 or more")
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide what a training gives."""
+        values = super().decisive()
+        del values["checkpoint_minutes"]
+        return values

@@ -8,30 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from looper.errors import ConfigError, TrainingError
+from looper.errors import TrainingError
 from looper.protocols import Ability, Fit, Objective, Penalty
 from looper.records import Example
-from looper.training.schedule import Schedule
+from looper.training.schedule import TorchSchedule
 
 
 @dataclass(frozen=True, kw_only=True)
-class TorchTrainer(Schedule):
+class TorchTrainer(TorchSchedule):
     """Trains a LoRA adapter on all linear layers with torch and PEFT.
 
     The same inputs on the same kind of processor give the same adapter, bit for bit, with `threads` 1.
     """
-
-    threads: int = 1
-    """Threads of torch; more than 1 pays from about 100M parameters on."""
-    checkpoint_minutes: float = 3.0
-    """Minutes between checkpoints within an epoch; there is one after every epoch, too. No part of the result."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.threads < 1:
-            raise ConfigError(f"trainer.threads={self.threads} is not positive; choose 1 or more")
-        if self.checkpoint_minutes < 0.0:
-            raise ConfigError(f"trainer.checkpoint_minutes={self.checkpoint_minutes} is negative; choose 0 or more")
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -148,12 +136,6 @@ class TorchTrainer(Schedule):
 
         check_model(model)
         return measures.divergence(self, model, groups, adapters)
-
-    def decisive(self) -> dict[str, Any]:
-        """Return the settings that decide what a training gives."""
-        values = super().decisive()
-        del values["checkpoint_minutes"]
-        return values
 
 
 def check_model(model: Path) -> None:
