@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from looper.workspaces.hostgit import git
+from looper.hostgit import git
 from looper.workspaces.objects import EXECUTABLE, FILE, GITLINK, SYMLINK, Blob, Entry, ObjectStore, object_id
 from looper.workspaces.tree import Tree, read_at
 

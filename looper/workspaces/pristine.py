@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Lock
 
 from looper.errors import WorkspaceError
+from looper.hostgit import RAW_ATTRIBUTES, git
 from looper.records import Source, digest_of
-from looper.workspaces.hostgit import RAW_ATTRIBUTES, git
 from looper.workspaces.objects import Entry, Snapshot, snapshot
 from looper.workspaces.patch import state_of
 from looper.workspaces.scratch import Scratch, delete

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from looper.errors import MachineError, WorkspaceError
@@ -32,14 +32,36 @@ def environment() -> dict[str, str]:
 
 
 def git(arguments: Sequence[str], *, cwd: Path, text_in: bytes = b"", okay: Sequence[int] = (0,)) -> bytes:
-    """Run git in a folder that no sandboxed command can write to and return its stdout.
+    """Run git in a folder that no sandboxed command can write to and return its stdout; see `run`."""
+    return run(arguments, cwd=cwd, text_in=text_in, okay=okay).stdout
 
-    Raises MachineError if there is no git, WorkspaceError with git's own words if it fails.
+
+def run(
+    arguments: Sequence[str],
+    *,
+    cwd: Path,
+    text_in: bytes = b"",
+    okay: Sequence[int] = (0,),
+    options: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+    seconds: float | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run git and return how it ended: with one of the codes that are `okay`, within `seconds`.
+
+    `options` stand before the command (`-c name=value`), `variables` are added to the environment.
+    Raises MachineError if there is no git or time is up, WorkspaceError with git's own words if it fails.
     """
     if shutil.which("git") is None:
         raise MachineError("git is not on PATH; install git 2.30 or newer (e.g. apt-get install git)")
-    done = subprocess.run(["git", *SAFE, *arguments], cwd=cwd, env=environment(), input=text_in, capture_output=True)
+    command = ["git", *SAFE, *options, *arguments]
+    known = environment() | dict(variables or {})
+    try:
+        done = subprocess.run(command, cwd=cwd, env=known, input=text_in, capture_output=True, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise MachineError(
+            f"git {arguments[0]} took more than {seconds:.0f} s; run it by hand and give the folder"
+        ) from error
     if done.returncode not in okay:
         words = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
         raise WorkspaceError(f"git {' '.join(arguments[:4])} failed: {words}")
-    return done.stdout
+    return done
