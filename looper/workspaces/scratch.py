@@ -6,6 +6,7 @@ import atexit
 import ctypes
 import errno
 import fcntl
+import logging
 import os
 import pwd
 import shutil
@@ -18,6 +19,8 @@ import weakref
 from pathlib import Path
 
 from looper.errors import MachineError
+
+LOG = logging.getLogger(__name__)
 
 PREFIX = "looper-box-"
 _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_PRIVATE, _MNT_DETACH = 2, 4, 4096, 1 << 18, 2
@@ -216,6 +219,8 @@ def remove_stale(where: Path) -> list[Path]:
             gone.append(folder)
         except BlockingIOError:
             continue
+        except (OSError, subprocess.CalledProcessError) as error:  # mounted by the root of another namespace, say
+            LOG.warning("scratch folder %s of a killed run cannot be removed: %s", folder, error)
         finally:
             os.close(fd)
     return gone

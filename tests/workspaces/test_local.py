@@ -1,6 +1,7 @@
 """A box is fresh, clean, bounded, and gives back what changed in it."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -227,6 +228,19 @@ def test_a_killed_process_leaves_nothing_for_long(open_folder):
     assert len(remove_stale(tmp_path)) == 1
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path) not in Path("/proc/mounts").read_text() if Path("/proc/mounts").exists() else True
+
+
+def test_a_stale_folder_that_cannot_be_removed_does_not_stop_a_run(open_folder):
+    stale = open_folder / "looper-box-stale"
+    (stale / "mounted").mkdir(parents=True)
+    (stale / "lock").touch()
+    code = f"from looper.workspaces.scratch import Scratch; s = Scratch({str(open_folder)!r}); print(s.root); s.close()"
+    again = f"mount -t tmpfs none {stale}/mounted && unshare -Urm {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+    done = subprocess.run(["unshare", "-Urm", "sh", "-c", again], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(open_folder / "looper-box-"))
+    assert f"{stale} of a killed run cannot be removed" in done.stderr
+    assert [path.name for path in open_folder.iterdir()] == ["looper-box-stale"]
 
 
 def test_what_it_costs(workspace, source, capsys):
