@@ -37,6 +37,13 @@ class Credit(Record):
     citations: tuple[Citation, ...]
 
 
+class Passage(Record):
+    """A passage that the retrieval showed for itself, beside the methods."""
+
+    rank: int
+    citation: Citation
+
+
 class Provenance(Record):
     """The whole chain of one experiment."""
 
@@ -46,6 +53,7 @@ class Provenance(Record):
     retrieval: Retrieval | None
     credits: tuple[Credit, ...]
     """Methods that are present in the diff, then those that were only claimed; each by rank."""
+    passages: tuple[Passage, ...] = ()
     missing: tuple[str, ...]
     """Links of the chain that are not there, in words."""
 
@@ -78,6 +86,7 @@ def trace(store: MemoryStore, experiment_id: str) -> Provenance:
         verdict=verdict,
         retrieval=retrieval,
         credits=tuple(credits),
+        passages=_passages(store, retrieval, missing),
         missing=tuple(missing),
     )
 
@@ -88,6 +97,8 @@ def why(store: MemoryStore, experiment_id: str) -> str:
     lines = [*_head(found), *_retrieval(found.retrieval)]
     for credit in found.credits:
         lines += ["", *_method(credit)]
+    for passage in found.passages:
+        lines += ["", f"passage shown at rank {passage.rank}", *_cited(passage.citation)]
     if found.missing:
         lines += ["", "missing:", *(f"  - {word}" for word in found.missing)]
     return "\n".join(lines) + "\n"
@@ -124,6 +135,22 @@ def _credit(
         missing.append(f"method {id} names no source")
     citations = tuple(_citation(store, *place, missing) for place in places)
     return Credit(method=id, role=role, known=known, item=item, citations=citations)
+
+
+def _passages(store: MemoryStore, retrieval: Retrieval | None, missing: list[str]) -> tuple[Passage, ...]:
+    if retrieval is None:
+        return ()
+    found = []
+    for item in retrieval.items:
+        if item.method or not item.shown:
+            continue
+        if item.chunk is None:
+            missing += _replaced(store, retrieval, item)
+            continue
+        paper, chunk = store.chunk(item.chunk)
+        citation = Citation(paper=paper.id, locator=chunk.locator, chunk=item.chunk, found=paper, passage=chunk)
+        found.append(Passage(rank=item.rank, citation=citation))
+    return tuple(found)
 
 
 def _chunk_now(store: MemoryStore, method: str, paper: str, locator: str) -> int | None:
@@ -212,16 +239,21 @@ def _method(credit: Credit) -> list[str]:
         parts = ", ".join(f"{key} {value:.4g}" for key, value in sorted(credit.item.parts.items()))
         lines.append(f"  rank {credit.item.rank}, score {credit.item.score:.4g}" + (f" ({parts})" if parts else ""))
     for citation in credit.citations:
-        place = citation.passage.locator if citation.passage else citation.locator
-        lines.append(f"  source {citation.paper}" + (f", {_line(place)}" if place else ""))
-        if citation.found:
-            paper = citation.found
-            lines.append(
-                f"    {_line(paper.title)}; version {paper.version or 'unknown'}, {paper.url or 'no address'}, "
-                f"licence {paper.licence or 'unknown'}, sha {paper.sha or 'unknown'}"
-            )
-        if citation.passage:
-            lines += quoted(citation.passage.body, f"{citation.paper}, chunk {citation.chunk}")
+        lines += _cited(citation)
+    return lines
+
+
+def _cited(citation: Citation) -> list[str]:
+    place = citation.passage.locator if citation.passage else citation.locator
+    lines = [f"  source {citation.paper}" + (f", {_line(place)}" if place else "")]
+    if citation.found:
+        paper = citation.found
+        lines.append(
+            f"    {_line(paper.title)}; version {paper.version or 'unknown'}, {paper.url or 'no address'}, "
+            f"licence {paper.licence or 'unknown'}, sha {paper.sha or 'unknown'}"
+        )
+    if citation.passage:
+        lines += quoted(citation.passage.body, f"{citation.paper}, chunk {citation.chunk}")
     return lines
 
 
