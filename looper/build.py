@@ -103,6 +103,11 @@ def _bad_value(cls: type[Any], key: str, value: Any, within: str, error: Excepti
     if isinstance(kind, type) and issubclass(kind, Enum):
         allowed = [str(member.value) for member in kind]
         return f"{within}{key}={value!r} is unknown{_suggest(str(value), allowed)}; choose one of {', '.join(allowed)}"
+    inner = next(iter(get_args(kind)), None)
+    if isinstance(inner, type) and issubclass(inner, Enum) and isinstance(value, list):
+        allowed = [str(member.value) for member in inner]
+        odd = next((word for word in value if word not in inner.__members__), value)
+        return f"{within}{key} holds {odd!r}{_suggest(str(odd), allowed)}; choose from {', '.join(allowed)}"
     name = getattr(kind, "__name__", str(kind))
     detail = str(error).split("\n", 1)[0]
     return f"{within}{key}={value!r} does not fit: it takes {name} ({detail})"

@@ -38,7 +38,7 @@ def report(
 
 @app.command()
 def export(
-    adapter: Annotated[Path, typer.Argument(help="Folder of an adapter, in PEFT's or mlx-lm's format.")],
+    adapter: Annotated[Path, typer.Argument(help="Folder of an adapter: PEFT's, mlx-lm's, or adapter.gguf.")],
     to: Annotated[Target, typer.Option(help="gguf is an adapter for llama.cpp, merged a whole model.")],
     out: Annotated[Path, typer.Option(help="New folder for the export.")],
     base: Annotated[

@@ -8,7 +8,7 @@ from typing import Any
 from looper.errors import ConfigError
 from looper.lab import untrainable
 from looper.learning.fitting import Trains
-from looper.protocols import Checked, Data, Model, Stage, Strategy, Trainer
+from looper.protocols import Checked, Data, Form, Model, Stage, Strategy, Trainer
 from looper.records import digest_of
 
 Work = dict[str, dict[str, Sequence[Stage]]]
@@ -25,11 +25,15 @@ def answering(*models: object) -> None:
 def fitting_together(model: Model, data: Data, strategy: Strategy, trainer: Trainer, *, stages: int) -> None:
     """Refuse parts of which one needs what another does not give, in a run of so many stages.
 
-    Raises ModelError for a model without weights where an adapter is to be trained. Raises ConfigError for a trainer
-    that lacks what the strategy asks for, and for rejected examples where the strategy would imitate them.
+    Raises ModelError for a model without weights where an adapter is to be trained, TrainingError for a trainer whose
+    settings the strategy cannot use. Raises ConfigError for a trainer that lacks what the strategy asks for, for a
+    model that could not run what is trained, and for rejected examples where the strategy would imitate them.
     """
-    if isinstance(strategy, Trains) and model.weights is None:
-        raise untrainable(model.id)
+    if isinstance(strategy, Trains):
+        if model.weights is None:
+            raise untrainable(model.id)
+        _running(model, strategy, stages)
+        strategy.suits(trainer)
     if lacking := strategy.asks(stages) - trainer.abilities:
         what = " and ".join(sorted(ability.value for ability in lacking))
         raise ConfigError(
@@ -41,6 +45,18 @@ def fitting_together(model: Model, data: Data, strategy: Strategy, trainer: Trai
             f"data={option_of(data)} also gives sessions and steps that were rejected, and "
             f"strategy={option_of(strategy)} would imitate them; give data=trajectory, or a strategy that compares, "
             "such as strategy=dpo or strategy=kto"
+        )
+
+
+def _running(model: Model, strategy: Trains, stages: int) -> None:
+    """Refuse a strategy whose skill the model could not run; one that does not say what it takes, takes any."""
+    form, taken = strategy.gives(stages), getattr(model, "forms", frozenset(Form))
+    if form not in taken:
+        takes = ", ".join(sorted(known.value for known in taken)) or "no adapter (a server with model.lora=true may)"
+        other = "strategy=none" if not taken else "strategy=sft"
+        raise ConfigError(
+            f"strategy={option_of(strategy)} ends in {form.value}, and {model.id} takes {takes}; give {other}, or "
+            "model=nano, whose model.scale=1 takes all"
         )
 
 

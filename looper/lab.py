@@ -12,7 +12,7 @@ from looper.errors import ModelError, TrainingError
 from looper.protocols import Past, Trainer
 from looper.records import Episode, Example, Skill
 
-RESERVED = frozenset({"world", "stage", "available", "skipped", "skill", "adapters"})
+RESERVED = frozenset({"world", "stage", "available", "skipped", "skill", "adapters", "native"})
 """What the run says of each stage of learning beside a strategy's notes."""
 
 

@@ -227,6 +227,8 @@ class Run:
         )
         facts: dict[str, Any] = {"world": world, "stage": i + 1, "examples": len(examples), "available": available}
         facts["tasks"] = len({e.task for e in examples})
+        if self.parts.strategy.imitates and not self.parts.data.native:
+            facts["native"] = False
         try:
             if not compared:  # said to strategies too that do not look at the examples
                 raise NothingToLearn("the arm that it is compared with learned nothing there")

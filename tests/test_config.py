@@ -42,6 +42,11 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
     assert set(config[group]) - {"_target_"} == fields, "an option's YAML gives every value, and no other"
 
 
+def test_a_word_in_a_list_is_named_with_those_that_it_may_be() -> None:
+    with pytest.raises(ConfigError, match=r"data\.kinds holds 'workflwo' \(did you mean workflow\?\); choose from"):
+        read(composed("data=qa", "data.kinds=[tool_usage,workflwo]"))
+
+
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_composes_and_builds(name: str) -> None:
     experiment = read(composed(f"+exp={name}"))

@@ -42,6 +42,7 @@ from tests.recordings import write_recording
 class Solved:
     """Data: one example of every resolved session."""
 
+    native = True
     rejects = False
 
     def examples(self, episodes: Sequence[Episode], seed: int, *materials: Any) -> list[Example]:
@@ -58,6 +59,7 @@ class Counted:
 
     least: int = 1
     learns: bool = True
+    imitates: bool = True
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Any) -> Skill:
         tasks = {example.task for example in examples}
@@ -71,6 +73,7 @@ class Heedless:
     """Strategy: learns from the stage's sessions, whatever examples it is given."""
 
     learns: bool = True
+    imitates: bool = False
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Any) -> Skill:
         if not any(episode.resolved for episode in lab.episodes):
@@ -167,6 +170,16 @@ def test_nor_by_a_strategy_that_chooses_its_own_sessions(tmp_path: Path) -> None
     run = consolidated(tmp_path, {"": 0}, {"": 6}, Heedless())
     assert used(run) == {"adapted": [None], "placebo": [None]}
     assert "compared with learned nothing there" in " ".join(learned_notes(run.learning))
+
+
+def test_examples_in_another_format_are_marked_where_they_are_imitated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Solved, "native", False)
+    for strategy, marked in ((Counted(), True), (Heedless(), False)):
+        run = consolidated(tmp_path, {"": 3}, {"": 3}, strategy)
+        assert all(("native" in row) == marked for rows in run.learning.values() for row in rows)
+        assert ("Format mismatch" in " ".join(learned_notes(run.learning))) == marked
 
 
 def test_what_cannot_end_well_is_refused_before_any_session(tmp_path: Path) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hydra import compose, initialize_config_dir
 
 from looper.build import build
-from looper.errors import ConfigError
+from looper.errors import ConfigError, TrainingError
 from looper.guards import answering, fitting_together, option_of
+from looper.learning.adaptive_rank import AdaptiveRank
 from looper.learning.ewc import Ewc
+from looper.learning.mole import Category, Mole
 from looper.learning.o_lora import OLora
+from looper.learning.sft import Sft
 from looper.models.ensemble import Ensemble
 from looper.models.http_model import HttpModel
-from looper.models.nano.model import Nano
+from looper.models.hugging_face import Device, HuggingFace
+from looper.models.nano.model import PACKED, Nano
 from looper.places import config_folder
 from looper.training.mlx_trainer import MlxTrainer
 from looper.training.torch_trainer import TorchTrainer
@@ -65,6 +71,40 @@ def test_what_is_only_asked_for_in_later_stages_is_not_asked_for_in_the_first() 
         fitting_together(Nano(), data, strategy, MlxTrainer(), stages=1)
     with pytest.raises(ConfigError, match="needs the Fisher information, which trainer=mlx"):
         fitting_together(Nano(), data, Ewc(), MlxTrainer(), stages=1)
+
+
+def test_a_model_that_cannot_run_what_is_trained_is_refused_before_it_is() -> None:
+    def fit(model: Any, strategy: Any, stages: int = 2) -> None:
+        fitting_together(model, made("data", "trajectory"), strategy, TorchTrainer(), stages=stages)
+
+    served = {"name": "m", "folder": str(PACKED)}
+    for model, strategy in (
+        (Nano(), Mole()),
+        (Nano(scale=0.5), Mole(experts=1)),
+        (HuggingFace(name=str(PACKED)), OLora()),
+        (HttpModel(**served, lora=True), Sft()),
+        (HttpModel(**served, lora=True), OLora()),
+    ):
+        fit(model, strategy, 1)
+    for model, strategy, words in (
+        (Nano(scale=0.5), Mole(), "strategy=mole ends in a mixture of adapters, and nano"),
+        (HuggingFace(name=str(PACKED), device=Device.cpu), Mole(), "takes a sum of several adapters, one adapter"),
+        (HttpModel(**served, lora=True), OLora(), "ends in a sum of several adapters, and http-m-.* takes one adapter"),
+        (HttpModel(**served), Sft(), "takes no adapter .*; give strategy=none"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            fit(model, strategy)
+
+
+def test_a_trainer_whose_settings_the_strategy_cannot_use_is_refused() -> None:
+    data = made("data", "trajectory")
+    family, narrow = Mole(category=Category.family), TorchTrainer(rank=3, alpha=3)
+    for strategy, trainer in ((family, TorchTrainer()), (Mole(experts=1), narrow), (Mole(), narrow)):
+        fitting_together(Nano(), data, strategy, trainer, stages=2)
+    with pytest.raises(TrainingError, match=r"trainer\.rank=3 cannot be split among 4 experts"):
+        fitting_together(Nano(), data, family, narrow, stages=2)
+    with pytest.raises(TrainingError, match=r"trainer\.alpha=31 .* gives no whole alpha"):
+        fitting_together(Nano(), data, AdaptiveRank(), TorchTrainer(alpha=31), stages=2)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -13,7 +13,7 @@ from looper.errors import ConfigError, TrainingError
 from looper.learning.adapters import adapter_at
 from looper.learning.consolidation import consolidate, rank_of
 from looper.learning.fitting import Fitting, fitted, owned, replaced
-from looper.protocols import Lab, Trainer
+from looper.protocols import Form, Lab, Trainer
 from looper.records import Example, Skill, digest_of
 
 
@@ -63,6 +63,15 @@ class AdaptiveRank(Fitting):
                 f"strategy.probe_epochs={self.probe_epochs} has to be 0 or more, and "
                 f"strategy.probe_min_tasks={self.probe_min_tasks} 2 or more"
             )
+
+    def gives(self, stages: int) -> Form:
+        """Every stage adds an adapter."""
+        return Form.stack if stages > 1 else Form.single
+
+    def suits(self, trainer: Trainer) -> None:
+        """Raise TrainingError for a trainer without a rank, or where a rank's alpha would be no whole number."""
+        for rank in self.ranks:
+            ranked(trainer, rank)
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the skill with one more adapter, the past ones merged if the budget asks for it.

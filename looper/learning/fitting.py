@@ -10,7 +10,7 @@ from typing import Any
 
 from looper.errors import ConfigError, NothingToLearn, TrainingError
 from looper.learning.adapters import adapter_at
-from looper.protocols import Ability, Fit, Lab, Objective, Penalty, Trainer
+from looper.protocols import Ability, Fit, Form, Lab, Objective, Penalty, Trainer
 from looper.records import Adapter, Example, Skill
 
 LOG = logging.getLogger(__name__)
@@ -32,6 +32,13 @@ class Trains:
     def asks(self, stages: int) -> frozenset[Ability]:
         """Most need the cross-entropy alone."""
         return frozenset()
+
+    def gives(self, stages: int) -> Form:
+        """Return what a model has to run after so many stages; most go on with one adapter."""
+        return Form.single
+
+    def suits(self, trainer: Trainer) -> None:
+        """Raise TrainingError for a trainer whose settings the strategy cannot use; most take any."""
 
 
 @dataclass(frozen=True, kw_only=True)

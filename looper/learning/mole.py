@@ -18,7 +18,7 @@ from looper.learning.arrow import prototypes
 from looper.learning.categories import Categories, Points, begun, clusters, extended, split_rank
 from looper.learning.fitting import Fitting, facts, owned
 from looper.learning.sft import Sft
-from looper.protocols import Lab
+from looper.protocols import Form, Lab, Trainer
 from looper.records import Adapter, Example, Skill
 
 if TYPE_CHECKING:
@@ -81,6 +81,16 @@ class Mole(Fitting):
                 f"strategy.temperature={self.temperature} and lr={self.lr} have to be above 0, "
                 f"balance={self.balance} not below"
             )
+
+    def gives(self, stages: int) -> Form:
+        """Experts and a router, but for a single expert."""
+        return Form.mixture if self.experts > 1 else Form.single
+
+    def suits(self, trainer: Trainer) -> None:
+        """Raise TrainingError for a rank that cannot be split; how many clusters there are is known later."""
+        if self.experts > 1 and self.category is Category.family:
+            for rank in set(split_rank(int(getattr(trainer, "rank", 0)), self.experts)):
+                ranked(trainer, rank)
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the skill with trained experts and their router in place of what it had.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from looper.errors import ConfigError
 from looper.learning.fitting import Fitting, fitted, owned, replaced
-from looper.protocols import Ability, Lab, Orthogonal
+from looper.protocols import Ability, Form, Lab, Orthogonal
 from looper.records import Example, Skill
 
 
@@ -33,6 +33,10 @@ class OLora(Fitting):
     def asks(self, stages: int) -> frozenset[Ability]:
         """The first stage is plain fine-tuning."""
         return frozenset({Ability.orthogonal} if self.lam and stages > 1 else ())
+
+    def gives(self, stages: int) -> Form:
+        """Every stage adds an adapter."""
+        return Form.stack if stages > 1 else Form.single
 
     def learn(self, skill: Skill, examples: Sequence[Example], lab: Lab) -> Skill:
         """Return the skill with one more adapter.

@@ -87,13 +87,13 @@ class RejectionSampling(Fitting):
             extra = lab.rollout(learned, attempts=self.attempts, temperature=self.temperature, name=name)
             pool += extra
             found = self.verified(pool, lab)
-            self.preflight(found, lab)
             tried = [episode.resolved for episode in extra if not episode.infrastructure]
             row: dict[str, object] = {"attempts": len(extra), "resolved": sum(tried), "examples": len(found)}
+            rows.append(row)
+            lab.note({"rounds": rows, **learned_from(found)})  # told even where there is too little to go on
+            self.preflight(found, lab)
             learned = skill
             for band, part in enumerate(banded(found, self.bands)):
                 learned, fit = continued(learned, part, lab, name=f"{name}-{band}", step=number)
                 row |= facts(fit)
-            rows.append(row)
-            lab.note({"rounds": rows, **learned_from(found)})
         return learned

@@ -10,7 +10,7 @@ from typing import Any
 
 from looper.errors import ConfigError, NothingToLearn
 from looper.learning.continuing import continued
-from looper.learning.fitting import Fitting, facts
+from looper.learning.fitting import Fitting, facts, learned_from
 from looper.learning.playbook import Playbook
 from looper.learning.playbook_file import content, read_skill
 from looper.protocols import Ability, Lab, SelfDistillation
@@ -81,5 +81,5 @@ class SkillToLora(Fitting):
         text = self.playbook(skill, examples, lab).strip()
         taught = [without_playbook(e, skill.playbook).model_copy(update={"privileged": f"{text}\n"}) for e in examples]
         learned, fit = continued(skill, taught, lab, objective=SelfDistillation(temperature=self.temperature))
-        lab.note({"distilled_playbook": text, **facts(fit)})
+        lab.note({"distilled_playbook": text, **learned_from(taught), **facts(fit)})
         return learned.model_copy(update={"playbook": ""})

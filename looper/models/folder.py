@@ -11,14 +11,9 @@ from typing import Any
 
 from looper.chat import CHATML, special, stated_template
 from looper.errors import ModelError
+from looper.weight_files import file_digest
 
 LOG = logging.getLogger(__name__)
-
-WHOLE = 256 * 2**20
-"""Bytes up to which a file is hashed whole; of larger ones, the size, the first and the last megabytes."""
-
-EDGE = 4 * 2**20
-"""Bytes hashed at each end of a large file."""
 
 
 def base_of(folder: Path) -> str:
@@ -50,15 +45,9 @@ def files_of(folder: Path) -> list[Path]:
 def _digest(stamps: tuple[tuple[str, int, int], ...]) -> str:
     """Digest of files, computed again only when one of them changed."""
     whole = hashlib.sha256()
-    for path, _, size in stamps:
+    for path, _, _ in stamps:
         whole.update(Path(path).name.encode() + b"\0")
-        with Path(path).open("rb") as stream:
-            if size <= WHOLE:
-                whole.update(hashlib.file_digest(stream, "sha256").digest())
-            else:
-                head = stream.read(EDGE)
-                stream.seek(-EDGE, 2)
-                whole.update(hashlib.sha256(head + stream.read() + str(size).encode()).digest())
+        whole.update(bytes.fromhex(file_digest(Path(path))))
     return whole.hexdigest()[:12]
 
 

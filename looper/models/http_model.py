@@ -15,6 +15,7 @@ from looper.errors import ConfigError, MachineError, ModelError
 from looper.models.endpoint import Endpoint, Refusal
 from looper.models.folder import base_of
 from looper.models.served import Crowd, Patience, Tally, Usage, persevere
+from looper.protocols import Form
 from looper.records import Adapter, Conversation, Reply, Skill, digest_of
 
 LOG = logging.getLogger(__name__)
@@ -145,6 +146,11 @@ class HttpModel:
     def weights(self) -> Path | None:
         """Folder that adapters are trained on; None unless `folder` is given."""
         return Path(self.folder).expanduser().resolve() if self.folder else None
+
+    @property
+    def forms(self) -> frozenset[Form]:
+        """One adapter, where the server loads any."""
+        return frozenset({Form.single} if self.lora else ())
 
     @property
     def usage(self) -> Usage:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from looper.errors import ConfigError, MachineError, ModelError
 from looper.lora_files import CONFIG, PLAIN_BEGINNINGS, WEIGHTS
 from looper.models.folder import base_of, files_of, template_of
+from looper.protocols import Form
 from looper.records import Adapter, Conversation, Reply, Skill
 
 if TYPE_CHECKING:
@@ -133,6 +134,11 @@ class HuggingFace:
         """Identity: the weights' digest, the device and the precision."""
         device, dtype = self.placed
         return f"{self.base}/{device}-{'nf4-' if self.four_bit else ''}{dtype}"
+
+    @property
+    def forms(self) -> frozenset[Form]:
+        """Adapters are summed."""
+        return frozenset({Form.single, Form.stack})
 
     def tokens(self, text: str) -> int:
         """Count the tokens of a text."""

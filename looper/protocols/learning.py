@@ -130,6 +130,14 @@ class Ability(Enum):
     importance = "the Fisher information"
 
 
+class Form(Enum):
+    """What a model has to run once a strategy has trained it; the value says it in an error."""
+
+    single = "one adapter"
+    stack = "a sum of several adapters"
+    mixture = "a mixture of adapters"
+
+
 class Trainer(Protocol):
     """Trains adapters."""
 

@@ -21,7 +21,8 @@ LISTED = 4
 def learned_notes(learning: Mapping[str, Any]) -> list[str]:
     """Return lines on the examples of each arm, on places where arms differ in them, and on arms without any.
 
-    `learning` holds a list of facts for each arm: world, stage, examples, available, and skipped with its reason.
+    `learning` holds a list of facts for each arm: world, stage, examples, available, skipped with its reason, and
+    native, false where the examples are not in the agent's own format.
     """
     stages = {row["stage"] for rows in learning.values() for row in rows}
     arms = {arm: {_place(row, len(stages) > 1): row for row in rows} for arm, rows in learning.items() if rows}
@@ -29,7 +30,14 @@ def learned_notes(learning: Mapping[str, Any]) -> list[str]:
         return []
     told = "; ".join(f"{arm} {_amounts(places)}" for arm, places in arms.items())
     empty = [line for arm, places in arms.items() for line in _nothing(arm, places)]
-    return [f"Examples learned from: {told}.", *_unmatched(arms), *empty]
+    return [f"Examples learned from: {told}.", *_mismatch(learning), *_unmatched(arms), *empty]
+
+
+def _mismatch(learning: Mapping[str, Any]) -> list[str]:
+    """Say where the examples are not sessions as the agent acts in them."""
+    if all(row.get("native", True) for rows in learning.values() for row in rows):
+        return []
+    return ["Format mismatch: the examples are not in the agent's own format, and were not parsed back by it."]
 
 
 def _place(row: Mapping[str, Any], staged: bool) -> str:
@@ -73,9 +81,7 @@ def _nothing(arm: str, places: Places) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for place, row in places.items():
         if "skipped" in row:
-            spare = row["available"] and not row["examples"]
-            reason = "the arm that it is compared with learned nothing there" if spare else str(row["skipped"])
-            reasons.setdefault(reason, []).append(place)
+            reasons.setdefault(str(row["skipped"]), []).append(place)
     lines = []
     for reason, where in reasons.items():
         few = ", ".join(where) if len(where) <= LISTED else f"{len(where)} of {len(places)} steps of learning"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,28 +15,20 @@ from looper.errors import StoreError, TrainingError
 from looper.protocols import Fit, Objective, Penalty
 from looper.records import Example, digest_of
 from looper.training.tokens import chat_template
+from looper.weight_files import file_digest
 
 MANIFEST = "looper.json"
 """Written last: a folder that has it is complete."""
-
-WHOLE = 256 * 2**20
-"""Bytes up to which a weight file is hashed whole; of larger ones, only the ends and the size."""
-
-
-def file_digest(path: Path) -> str:
-    """Return a digest of a file's content (of a very large one: its size, first and last megabytes)."""
-    size = path.stat().st_size
-    with path.open("rb") as stream:
-        if size <= WHOLE:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-        head = stream.read(2**22)
-        stream.seek(-(2**22), 2)
-        return hashlib.sha256(head + stream.read() + str(size).encode()).hexdigest()
 
 
 def base_digest(model: Path) -> str:
     """Return the digest of a base model's configuration and weights: what its adapters' manifests and cards name."""
     return digest_of(_contents([model / "config.json", *sorted(model.glob("*.safetensors"))]))
+
+
+def data_digest(examples: Sequence[Example]) -> str:
+    """Return the digest of what an adapter was trained on: its examples in their order."""
+    return digest_of([digest_of(_said(example)) for example in examples])
 
 
 def inputs_digest(

@@ -201,6 +201,7 @@ def fit(trainer: TorchSchedule, job: Job, crew: Crew) -> Fit:
     )
     counts = {"examples": sum(map(len, lessons.train)), "held_out_examples": sum(map(len, lessons.held))}
     facts = {"inputs": job.inputs, **counts, "bf16": adapted.bf16, "seed": job.seed}
+    facts |= {"data": adapters.data_digest(job.examples), "settings": trainer.decisive()}
     facts |= {"left_out": dict(lessons.left_out)} if lessons.left_out else {}
     facts |= {"resumed_at_step": resumed} if resumed else {}
     if crew.main:

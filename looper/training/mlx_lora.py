@@ -112,6 +112,7 @@ def fit(
         history=tuple(history),
     )
     facts: dict[str, Any] = {"examples": len(train), "held_out_examples": len(held), "seed": seed, "backend": "mlx"}
+    facts |= {"data": adapters.data_digest(examples), "settings": trainer.decisive()}
     facts |= {"left_out": dict(left_out)} if left_out else {}
     adapters.publish(part, out, fitted, {"inputs": inputs, "bf16": bf16(trainer), **facts}, model=model)
     return fitted

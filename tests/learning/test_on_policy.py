@@ -110,8 +110,10 @@ def test_rejection_sampling_fits_on_verified_attempts(tmp_path, model):
     in_bands = RejectionSampling(bands=2, rounds=2).learn(Skill(), [], lab)
     assert in_bands.digest != learned.digest and len(in_bands.adapters) == 1
     assert lab.asked[0][3] != lab.asked[1][3]  # the second round samples with what the first one learned
+    lab = bench(tmp_path / "none", model, waves=[stage])
     with pytest.raises(NothingToLearn, match="0 tasks"):
-        RejectionSampling().learn(Skill(), [], bench(tmp_path / "none", model, waves=[stage]))
+        RejectionSampling().learn(Skill(), [], lab)
+    assert lab.notes["rounds"] == [{"attempts": 1, "resolved": 0, "examples": 0}]  # why, for the report
     with pytest.raises(ConfigError, match=r"strategy.temperature=0.0"):
         RejectionSampling(temperature=0.0)
 

@@ -262,6 +262,7 @@ def test_a_playbook_moves_from_the_prompt_into_an_adapter(tmp_path):
     own = bench(tmp_path / "own", model, episodes=STAGE)
     SkillToLora().learn(Skill(), made_from(STAGE), own)
     assert own.notes["distilled_playbook"].startswith(f"{HEADING}\n- {LIVE} (+2 -1)")
+    assert own.notes["examples"] == len(made_from(STAGE)) < len(STAGE)  # not the sessions that the playbook is from
     with pytest.raises(NothingToLearn, match="taught no bullet"):
         SkillToLora().learn(Skill(), examples[:1], Bench(root=tmp_path, episodes=stage[:1]))
     with pytest.raises(StoreError, match="no plain file"):

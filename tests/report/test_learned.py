@@ -33,12 +33,23 @@ def test_an_arm_without_examples_is_not_passed_off_as_matched():
 
 
 def test_a_placebo_that_was_left_alone_is_explained():
-    learning = {"adapted": [row(0, skipped="0 tasks")], "placebo": [row(0, 8, skipped="0 tasks")]}
+    alone = "the arm that it is compared with learned nothing there"
+    learning = {"adapted": [row(0, skipped="0 tasks")], "placebo": [row(0, 8, skipped=alone)]}
     assert learned_notes(learning) == [
         "Examples learned from: adapted none; placebo none.",
         "The adapted arm learned nothing: 0 tasks.",
         "The placebo arm learned nothing: the arm that it is compared with learned nothing there.",
     ]
+
+
+def test_the_reason_is_the_strategys_own_where_it_says_that_it_used_nothing():
+    told = learned_notes({"adapted": [row(0, 25, skipped="none of 20 updates had a signal")]})
+    assert told[1:] == ["The adapted arm learned nothing: none of 20 updates had a signal."]
+
+
+def test_examples_in_another_format_are_labelled():
+    told = learned_notes({"adapted": [{**row(8), "native": False}], "placebo": [{**row(8), "native": False}]})
+    assert told[1].startswith("Format mismatch: ") and len(told) == 2
 
 
 def test_many_steps_are_summed():

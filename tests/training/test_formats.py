@@ -16,6 +16,7 @@ from looper.cli import app
 from looper.errors import LooperError, StoreError, TrainingError
 from looper.learning.adapters import adapter_at
 from looper.models.nano.model import NAME, PACKED
+from looper.training.adapters import data_digest
 from looper.training.formats import export as exporting
 from looper.training.formats import gguf_file, mlx_folder, peft_folder
 from looper.training.formats.base_model import found
@@ -203,6 +204,15 @@ def test_gguf_holds_the_adapter_under_the_names_of_llama_cpp(model, adapter, exp
     for module in peft_folder.read(adapter).factors:
         assert known.get_name(f"{module}.weight", try_suffixes=(".weight",)) == gguf_file.tensor_name(module)
     assert close(with_lora(model, gguf_file.read(out / gguf_file.FILE)), expected)
+    with pytest.raises(StoreError, match=r"does not name its base model; .*--base"):
+        export(out, to=Target.peft, out=tmp_path / "back")
+    back = export(out, to=Target.peft, base=model, out=tmp_path / "back")
+    assert close(with_lora(model, peft_folder.read(back)), expected)
+    theirs = tmp_path / "llama" / gguf_file.FILE
+    theirs.parent.mkdir()
+    theirs.write_bytes((out / gguf_file.FILE).read_bytes().replace(b"qwen2", b"llama"))
+    with pytest.raises(TrainingError, match="architecture 'llama'; adapters are read for qwen2, qwen3"):
+        export(theirs.parent, to=Target.peft, base=model, out=tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -274,6 +284,8 @@ def test_the_card_says_what_the_adapter_was_trained_on(model, examples, tmp_path
     manifest = json.loads((fit.adapter / "looper.json").read_text())
     for fact in (adapter_at(fit.adapter, "x").digest, manifest["inputs"], "qwen2", model.name, "| rank | 4 |"):
         assert fact in text
+    assert f"| digest of the data | {manifest['data']} |" in text and '"lr": 0.001' in text
+    assert manifest["data"] == data_digest(examples[:2]) != data_digest(examples[:3])
 
 
 @pytest.fixture(scope="module")

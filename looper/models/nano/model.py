@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from looper.errors import ConfigError, ModelError
 from looper.models.nano.tokenizer import load_tokenizer
+from looper.protocols import Form
 from looper.records import Adapter, Conversation, Reply, Router, Skill
 
 if TYPE_CHECKING:
@@ -74,6 +75,11 @@ class Nano:
     def knows_protocol(self) -> bool:
         """The model was trained on the tool language."""
         return True
+
+    @property
+    def forms(self) -> frozenset[Form]:
+        """Adapters of any form; a mixture at their own scale only."""
+        return frozenset(Form) if self.scale == 1.0 else frozenset({Form.single, Form.stack})
 
     def tokens(self, text: str) -> int:
         """Count the tokens of a text."""

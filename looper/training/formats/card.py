@@ -42,7 +42,7 @@ def card(lora: Lora, *, base: Base, digest: str, history: Mapping[str, Any], for
         "scale (alpha / rank)": f"{lora.scale:.9g}",
         "adapted layers": len(lora.factors),
     }
-    names = {"inputs": "digest of data, base and settings"}
+    names = {"inputs": "digest of data, base and settings", "data": "digest of the data"}
     facts |= {
         names.get(key, key.replace("_", " ")): _short(value) for key, value in history.items() if value is not None
     }

@@ -1,4 +1,4 @@
-"""Export: an adapter in PEFT's or mlx-lm's format becomes a folder in another, with a model card."""
+"""Export: an adapter in PEFT's, mlx-lm's or llama.cpp's format becomes a folder in another, with a model card."""
 
 from __future__ import annotations
 
@@ -23,14 +23,16 @@ NOTICEABLE = 0.05
 
 
 def read(folder: Path) -> Lora:
-    """Read an adapter in PEFT's or mlx-lm's format. Raises StoreError if it is in neither."""
+    """Read an adapter in PEFT's, mlx-lm's or llama.cpp's format. Raises StoreError if it is in none of them."""
     if peft_folder.is_one(folder):
         return peft_folder.read(folder)
     if mlx_folder.is_one(folder):
         return mlx_folder.read(folder)
+    if gguf_file.is_one(folder):
+        return gguf_file.read(folder / gguf_file.FILE)
     raise StoreError(
         f"{folder} holds no adapter: {lora_files.CONFIG} with {lora_files.WEIGHTS} (PEFT) or "
-        f"{mlx_folder.WEIGHTS} (mlx-lm) is needed"
+        f"{mlx_folder.WEIGHTS} (mlx-lm), or {gguf_file.FILE} (llama.cpp), is needed"
     )
 
 
@@ -84,7 +86,9 @@ def export(
 
 
 def _digest(adapter: Path) -> str:
-    return lora_files.digest(adapter) if peft_folder.is_one(adapter) else mlx_folder.digest(adapter)
+    if peft_folder.is_one(adapter):
+        return lora_files.digest(adapter)
+    return mlx_folder.digest(adapter) if mlx_folder.is_one(adapter) else gguf_file.digest(adapter)
 
 
 def _write(lora: Lora, folder: Path, *, to: Target, base: Path, precision: Precision) -> list[str]:

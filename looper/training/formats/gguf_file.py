@@ -5,10 +5,12 @@ Only models whose matrices llama.cpp stores as they are; it permutes the query a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 from looper.errors import MachineError, StoreError, TrainingError
+from looper.records import digest_of
 from looper.training.formats.lora import LAYER, Lora
 
 FILE = "adapter.gguf"
@@ -26,6 +28,16 @@ NAMES = {
     "mlp.down_proj": "ffn_down",
 }
 """Path of a module inside its block -> llama.cpp's name."""
+
+
+def is_one(folder: Path) -> bool:
+    """Return whether a folder holds an adapter as `write` leaves it."""
+    return (folder / FILE).is_file()
+
+
+def digest(folder: Path) -> str:
+    """Return the adapter's identity, a function of the file."""
+    return digest_of([hashlib.sha256((folder / FILE).read_bytes()).hexdigest()])
 
 
 def write(lora: Lora, folder: Path, *, base: Path) -> None:
@@ -66,7 +78,11 @@ def tensor_name(module: str) -> str:
 
 
 def read(path: Path) -> Lora:
-    """Read an adapter back. Raises MachineError without the gguf library, StoreError for a file that is no adapter."""
+    """Read an adapter back; the file does not name its base model.
+
+    Raises MachineError without the gguf library, StoreError for a file that is no adapter, TrainingError for an
+    architecture whose matrices llama.cpp permutes.
+    """
     import torch
 
     try:
@@ -80,6 +96,9 @@ def read(path: Path) -> Lora:
     fields = {name: field.contents() for name, field in reader.fields.items()}
     if (fields.get("general.type"), fields.get("adapter.type")) != ("adapter", "lora"):
         raise StoreError(f"{path} is a GGUF file, but no LoRA adapter; give the file of an adapter")
+    if (kind := fields.get("general.architecture")) not in ARCHITECTURES.values():
+        known = ", ".join(ARCHITECTURES.values())
+        raise TrainingError(f"{path} is for the architecture {kind!r}; adapters are read for {known}")
     modules = {short: inner for inner, short in NAMES.items()}
     pieces: dict[str, dict[str, torch.Tensor]] = {}
     try:
