@@ -32,7 +32,9 @@ class LearningLab:
     attempt: Callable[[Skill, int, float, str, int], Sequence[Episode]] | None = None
     """Tries the stage's train tasks: skill, attempts, temperature, name of the wave, number of tasks (0: all)."""
     convert: Callable[[Sequence[Episode]], Sequence[Example]] | None = None
-    """The run's data option."""
+    """Turns sessions into examples of what they did."""
+    demonstrated: bool = False
+    """Whether the examples that a strategy is given show reference solutions, whatever the sessions did."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the strategy wants the report to hold."""
 
@@ -55,8 +57,8 @@ class LearningLab:
             raise ModelError("no sessions can be run here: this lab has no run behind it")
         return self.attempt(skill, attempts, temperature, name, tasks)
 
-    def examples(self, episodes: Sequence[Episode]) -> Sequence[Example]:
-        """Turn episodes into examples with the run's data option."""
+    def sessions(self, episodes: Sequence[Episode]) -> Sequence[Example]:
+        """Turn episodes into examples of what they did."""
         if self.convert is None:
             raise ModelError("episodes cannot become examples here: this lab has no run behind it")
         return self.convert(episodes)

@@ -15,6 +15,7 @@ from looper.errors import ConfigError, ModelError, NothingToLearn, TrainingError
 from looper.guards import Work, answering, fitting_together, split_alike
 from looper.lab import LearningLab, drift, matched
 from looper.leakage import measure
+from looper.learning.data.trajectory import TrajectoryData
 from looper.metrics.outcomes import TRAIN, Outcome
 from looper.metrics.summary import ADAPTED, BASE, PLACEBO, summarise
 from looper.models.supervised import Supervised
@@ -223,7 +224,8 @@ class Run:
             past=tuple(past),
             episodes=tuple(episodes),
             attempt=partial(self._practise, arm, world, i),
-            convert=self._examples(arm, world, i),
+            convert=self._examples(arm, world, i, own=True),
+            demonstrated=self.parts.data.demonstrates,
         )
         facts: dict[str, Any] = {"world": world, "stage": i + 1, "examples": len(examples), "available": available}
         facts["tasks"] = len({e.task for e in examples})
@@ -248,11 +250,14 @@ class Run:
         self.tracker.event("consolidated", {"arm": arm.name, **facts, "adapters": adapters})
         return "skipped" not in facts
 
-    def _examples(self, arm: Arm, world: str, i: int) -> Callable[[Sequence[Episode]], Sequence[Example]]:
-        """Return what turns an arm's episodes of a stage into examples."""
+    def _examples(
+        self, arm: Arm, world: str, i: int, *, own: bool = False
+    ) -> Callable[[Sequence[Episode]], Sequence[Example]]:
+        """Return what turns an arm's episodes of a stage into examples; with `own`, of what the agent itself did."""
+        data = TrajectoryData() if own and self.parts.data.demonstrates else self.parts.data
         writer = self.parts.writer and Kept(self.parts.writer, self.store)
         materials = Materials(tasks={t.id: t for t in arm.work[world][i].train}, writer=writer)
-        return lambda episodes: self.parts.data.examples(episodes, self.plan.seed, materials)
+        return lambda episodes: data.examples(episodes, self.plan.seed, materials)
 
     def _practise(
         self, arm: Arm, world: str, i: int, skill: Skill, attempts: int, temperature: float, name: str, tasks: int

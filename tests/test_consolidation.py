@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from looper.tracking.guarded import Guarded
 from looper.training.mlx_trainer import MlxTrainer
 from looper.training.torch_trainer import TorchTrainer
 from looper.workspaces.local import LocalWorkspace
+from tests.learning.sessions import made_from, session
 from tests.models.loopback import asking, serving
 from tests.models.test_http import echo, model_at
 from tests.recordings import write_recording
@@ -44,6 +45,7 @@ class Solved:
 
     native = True
     rejects = False
+    demonstrates = False
 
     def examples(self, episodes: Sequence[Episode], seed: int, *materials: Any) -> list[Example]:
         return [
@@ -51,6 +53,25 @@ class Solved:
             for e in episodes
             if e.resolved
         ]
+
+
+class Shown(Solved):
+    """Data: the same, said to be reference solutions."""
+
+    demonstrates = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """Strategy: keeps what its lab says of the stage's sessions."""
+
+    learns: bool = True
+    imitates: bool = True
+    heard: list[Any] = field(default_factory=list)
+
+    def learn(self, skill: Skill, examples: Sequence[Example], lab: Any) -> Skill:
+        self.heard.extend([lab.demonstrated, list(lab.sessions(lab.episodes))])
+        return skill
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +185,18 @@ def test_arms_are_matched_and_a_placebo_never_learns_alone(
 def test_a_placebo_is_not_trained_where_the_own_arm_had_too_few_tasks(tmp_path: Path) -> None:
     run = consolidated(tmp_path, {"": 6}, {"": 6}, Counted(least=3), tries=6)
     assert used(run) == {"adapted": [None], "placebo": [None]}
+
+
+@pytest.mark.parametrize("data", [Solved(), Shown()], ids=["own", "reference"])
+def test_own_sessions_are_not_taken_from_reference_solutions(tmp_path: Path, data: Solved) -> None:
+    strategy = Listening()
+    run = begun(tmp_path, [""], strategy=strategy, data=data)
+    work = {"": [Stage(name="f", train=(), held_out=())]}
+    latest = {"": [session("alpha", True), session("beta", False)]}
+    run._consolidate([Arm(name=ADAPTED, work=work, skills={"": Skill()}, memories={}, latest=latest)], 0)
+    demonstrated, found = strategy.heard
+    assert demonstrated == data.demonstrates
+    assert found == (made_from(latest[""]) if demonstrated else data.examples(latest[""], 0))
 
 
 def test_nor_by_a_strategy_that_chooses_its_own_sessions(tmp_path: Path) -> None:

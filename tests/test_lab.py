@@ -70,7 +70,7 @@ def test_a_model_without_weights_cannot_be_trained(lab):
     with pytest.raises(ModelError, match="no run behind it"):
         lab.rollout(Skill(), attempts=1, temperature=1.0, name="x")
     with pytest.raises(ModelError, match="no run behind it"):
-        lab.examples([])
+        lab.sessions([])
 
 
 def test_a_strategy_cannot_note_what_the_run_itself_says(lab):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from looper.learning.data.native import in_order, replies_match
 from looper.learning.data.trajectory import to_example
+from looper.protocols import Lab
 from looper.records import Episode, Example, Message, Step, digest_of
 
 
@@ -45,6 +46,11 @@ def usable(episode: Episode) -> bool:
     if episode.infrastructure or any(step.pruned for step in episode.trajectory.steps):
         return False
     return any(_scorable(step) for step in episode.trajectory.steps)
+
+
+def contested(lab: Lab, examples: Sequence[Example]) -> list[Contest]:
+    """Group a stage's own sessions by task; reference solutions among `examples` do not say which of them count."""
+    return contests(lab.episodes, lab.sessions(lab.episodes) if lab.demonstrated else examples)
 
 
 def contests(episodes: Sequence[Episode], examples: Sequence[Example]) -> list[Contest]:

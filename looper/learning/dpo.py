@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from looper.errors import ConfigError, NothingToLearn
-from looper.learning.comparing import complete, contests, pairs
+from looper.learning.comparing import complete, contested, pairs
 from looper.learning.continuing import continued, paced, positive
 from looper.learning.fitting import Fitting, facts, learned_from
 from looper.protocols import Ability, Lab, Preference
@@ -53,7 +53,7 @@ class Dpo(Fitting):
 
         Raises NothingToLearn for pairs of too few tasks.
         """
-        found = complete(examples) or pairs(contests(lab.episodes, examples), self.cap)
+        found = complete(examples) or pairs(contested(lab, examples), self.cap)
         tasks = len({example.task for example in found})
         if tasks < self.refuse_under:
             raise NothingToLearn(

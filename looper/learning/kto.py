@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from looper.errors import ConfigError, NothingToLearn
-from looper.learning.comparing import contests, singles
+from looper.learning.comparing import contested, singles
 from looper.learning.continuing import continued, paced, positive
 from looper.learning.fitting import Fitting, facts, learned_from
 from looper.protocols import Ability, Lab, ProspectTheory
@@ -55,7 +55,7 @@ class Kto(Fitting):
     def labelled(self, examples: Sequence[Example], lab: Lab) -> list[Example]:
         """Return the sessions to learn from, labels 1 and -1. Raises NothingToLearn if a side is empty."""
         given = any(example.label < 0 for example in examples)
-        found = list(examples) if given else singles(contests(lab.episodes, examples), self.cap)
+        found = list(examples) if given else singles(contested(lab, examples), self.cap)
         wanted = sum(example.label > 0 for example in found)
         if not 0 < wanted < len(found):
             raise NothingToLearn(

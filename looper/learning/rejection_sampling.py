@@ -39,7 +39,8 @@ class RejectionSampling(Fitting):
     """Fine-tunes on verified attempts, new ones and those of the stage; later stages continue the last adapter.
 
     Every round samples with the skill of the round before, and fits anew from the skill that the stage began with on
-    all verified attempts so far (Zelikman et al. 2022). The data option decides what of an attempt is learned.
+    all verified attempts so far (Zelikman et al. 2022). The data option decides what of an attempt is learned,
+    but for one that shows reference solutions: there it is the attempt itself.
     """
 
     attempts: int = 8
@@ -69,7 +70,7 @@ class RejectionSampling(Fitting):
         accepted = {episode.digest for episode in episodes if episode.resolved}
         taken: dict[str, int] = {}
         out: list[Example] = []
-        for example in lab.examples(episodes):
+        for example in lab.sessions(episodes):
             if example.episode in accepted and taken.get(example.task, 0) < self.cap:
                 taken[example.task] = taken.get(example.task, 0) + 1
                 out.append(example)

@@ -32,6 +32,11 @@ class Data(Protocol):
         ...
 
     @property
+    def demonstrates(self) -> bool:
+        """Whether the examples show reference solutions, whatever the sessions did."""
+        ...
+
+    @property
     def rejects(self) -> bool:
         """Whether some examples show what is not to be imitated (label -1)."""
         ...
@@ -233,8 +238,16 @@ class Lab(Protocol):
         """
         ...
 
-    def examples(self, episodes: Sequence[Episode]) -> Sequence[Example]:
-        """Turn episodes into examples with the run's data option."""
+    @property
+    def demonstrated(self) -> bool:
+        """Whether the examples that a strategy is given show reference solutions, whatever the sessions did."""
+        ...
+
+    def sessions(self, episodes: Sequence[Episode]) -> Sequence[Example]:
+        """Turn episodes into examples of what they did.
+
+        With the run's data option, or with the plain one (trajectory) where that shows reference solutions.
+        """
         ...
 
     @property

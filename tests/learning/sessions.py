@@ -102,7 +102,10 @@ class Bench:
         self.drawn.append(tasks)
         return self.waves.pop(0)
 
-    def examples(self, episodes: Sequence[Episode]) -> Sequence[Example]:
+    demonstrated: bool = False
+    """Whether the examples that a strategy is given are reference solutions."""
+
+    def sessions(self, episodes: Sequence[Episode]) -> Sequence[Example]:
         return made_from(episodes)
 
 

@@ -47,6 +47,16 @@ def test_pairs_are_resolved_and_failed_sessions_of_one_task():
     assert contests(STAGE[::-1], made_from(STAGE)) == contests(STAGE, made_from(STAGE))
 
 
+def test_reference_solutions_do_not_say_which_sessions_are_compared(tmp_path):
+    shown = [made_from([session(task)])[0].model_copy(update={"episode": "first"}) for task in ("alpha", "beta")]
+    lab = Bench(root=tmp_path, episodes=STAGE)
+    with pytest.raises(NothingToLearn):  # without the word, they name sessions that were never resolved
+        Dpo().pairs(shown, lab)
+    lab = Bench(root=tmp_path, episodes=STAGE, demonstrated=True)
+    assert Dpo(refuse_under=2).pairs(shown, lab) == pairs(contests(STAGE, made_from(STAGE)), cap=2)
+    assert Kto().labelled(shown, lab) == singles(contests(STAGE, made_from(STAGE)), cap=2)
+
+
 def test_a_rejected_session_is_rejected_whole_with_its_failed_steps():
     turns = [("no action", False), ("<read>x</read>", False), (" <bash>ls</bash>", True), ("<done/>", True)]
     failed = session("t", False, turns=turns)

@@ -46,6 +46,11 @@ class OracleData:
         return False
 
     @property
+    def demonstrates(self) -> bool:
+        """The examples are reference patches, whatever the sessions did."""
+        return True
+
+    @property
     def rejects(self) -> bool:
         """All are to be imitated."""
         return False

@@ -42,6 +42,11 @@ class OracleNative:
         return True
 
     @property
+    def demonstrates(self) -> bool:
+        """The examples are reference patches, whatever the sessions did."""
+        return True
+
+    @property
     def rejects(self) -> bool:
         """All are to be imitated."""
         return False

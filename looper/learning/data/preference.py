@@ -54,6 +54,11 @@ class PreferenceData:
         return True
 
     @property
+    def demonstrates(self) -> bool:
+        """The examples are the sessions themselves."""
+        return False
+
+    @property
     def rejects(self) -> bool:
         """Half of the examples are what was not wanted."""
         return True

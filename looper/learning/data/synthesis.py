@@ -74,6 +74,11 @@ class Synthesised(ABC):
         return False
 
     @property
+    def demonstrates(self) -> bool:
+        """The examples are written from the sessions."""
+        return False
+
+    @property
     def rejects(self) -> bool:
         """All are to be imitated."""
         return False

@@ -62,6 +62,11 @@ class TrajectoryData:
         return True
 
     @property
+    def demonstrates(self) -> bool:
+        """The examples are the sessions themselves."""
+        return False
+
+    @property
     def rejects(self) -> bool:
         """All are to be imitated."""
         return False
