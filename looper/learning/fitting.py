@@ -67,7 +67,7 @@ class Fitting(Trains):
         if tasks < self.refuse_under:
             raise NothingToLearn(
                 f"{tasks} tasks with usable examples, strategy.refuse_under={self.refuse_under}; raise attempts, work "
-                "on more tasks, or give data.only_resolved=false or strategy=none"
+                "on more tasks, or give strategy=none (or, where the data option has it, data.only_resolved=false)"
             )
         if text := self.warning(examples):
             LOG.warning(text)

@@ -11,7 +11,7 @@ from looper.errors import ConfigError, NothingToLearn
 from looper.learning.comparing import usable, whole
 from looper.learning.continuing import continued
 from looper.learning.fitting import Fitting, facts, learned_from
-from looper.learning.patches import changes
+from looper.learning.patches import parse_patch
 from looper.protocols import Ability, Lab, SelfDistillation
 from looper.records import Episode, Example, Note, Recall, Skill
 
@@ -26,7 +26,7 @@ class Sessions(Enum):
 def solution(episode: Episode, characters: int) -> str:
     """Return what the session changed as a note for the prompt, cut at `characters`; '' for an empty patch."""
     parts = []
-    for change in changes(episode.trajectory.patch):
+    for change in parse_patch(episode.trajectory.patch):
         old, new = (" ".join(" ".join(lines).split()) for lines in (change.removed, change.added))
         if old and new:
             parts.append(f"in {change.path} replace `{old}` by `{new}`")

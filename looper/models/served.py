@@ -86,7 +86,9 @@ def persevere(call: Callable[[], T], patience: Patience, what: str) -> T:
             if failed > patience.retries or (error.never_met and failed >= FIRST_TRIES):
                 text = f"{what}: {error}, {failed} times; "
                 if error.unreachable:
-                    raise MachineError(f"{text}start the server, or set the address that it has") from error
+                    raise MachineError(
+                        f"{text}start the server, or give the address that it has (model.base_url)"
+                    ) from error
                 raise ModelError(f"{text}raise model.retries, or run the same command again later") from error
             pause = patience.pause(failed, error.wait)
             LOG.info("%s: %s; again in %.1f s", what, error, pause)

@@ -6,7 +6,7 @@ import pytest
 
 from looper.errors import ConfigError, NothingToLearn
 from looper.learning.grpo import EPSILON, Grpo, advantages, compared
-from looper.learning.patches import changes, folders
+from looper.learning.patches import folders, parse_patch
 from looper.learning.rejection_sampling import RejectionSampling, banded, easy_first, solved_share
 from looper.learning.sdft import Sdft, Sessions, solution
 from looper.learning.sft import Sft
@@ -124,12 +124,12 @@ def test_patches_are_read_line_by_line():
         + "diff --git a/b.txt b/b.txt\ndeleted file mode 100644\n--- a/b.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-gone\n"
         + "diff --git a/c.txt b/c.txt\n--- /dev/null\n+++ b/c.txt\n@@ -0,0 +1 @@\n+new\n\\ No newline at end of file\n"
     )
-    assert [(c.path, c.removed, c.added) for c in changes(patch)] == [
-        ("src/live/a.py", ["-- old"], ["++ new"]),
-        ("b.txt", ["gone"], []),
-        ("c.txt", [], ["new"]),
+    assert [(c.path, c.removed, c.added) for c in parse_patch(patch)] == [
+        ("src/live/a.py", ("-- old",), ("++ new",)),
+        ("b.txt", ("gone",), ()),
+        ("c.txt", (), ("new",)),
     ]
-    assert folders(patch) == ["src", "live"] and changes("") == [] and changes("noise\n@@ -1 +1 @@\n") == []
+    assert folders(patch) == ["src", "live"] and parse_patch("") == [] and parse_patch("noise\n@@ -1 +1 @@\n") == []
 
 
 def test_the_teacher_is_shown_the_solution_of_another_session(tmp_path):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from looper.learning.data.patches import Hunk
+from looper.learning.patches import Hunk
 
 _DEFINED = re.compile(r"^(\s*)(?:async\s+def|def|class)\s+(\w+)")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from looper import actions
 from looper.learning.data.native import replies_match
-from looper.learning.data.patches import changed_paths
+from looper.learning.patches import changed_paths
 from looper.protocols import Materials
 from looper.records import Episode, Step
 

@@ -20,7 +20,7 @@ def text_digest(messages: Iterable[Message]) -> str:
     return digest_of([message.model_dump() for message in messages])
 
 
-def whole(step: Step) -> bool:
+def one_action(step: Step) -> bool:
     """Whether a turn is one whole action of its own: not cut, not several calls, no blanks around it."""
     one = bool(step.reply) and step.reply == step.reply.strip() and step.calls == 1 and not step.cut
     return one and step.action != actions.FormatError.kind

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from looper.errors import ConfigError
 from looper.learning.data.facts import Cure, cures_of
-from looper.learning.data.native import in_order, replies_match, text_digest, verify, whole
+from looper.learning.data.native import in_order, one_action, replies_match, text_digest, verify
 from looper.learning.data.trajectory import to_example
 from looper.protocols import Materials
 from looper.records import Episode, Example, Message, digest_of
@@ -113,7 +113,7 @@ def step_couples(episode: Episode) -> Iterator[Couple]:
     steps = episode.trajectory.steps
     for cure in _nearest(cures_of(steps)):
         failed, cured = steps[cure.at], steps[cure.cured_at]
-        if failed.pruned or not (whole(failed) and whole(cured)):
+        if failed.pruned or not (one_action(failed) and one_action(cured)):
             continue
         turns = [i for i, m in enumerate(episode.trajectory.messages) if m.role == "assistant"]
         prefix = episode.trajectory.messages[: turns[cure.at]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from looper.errors import ConfigError, TrainingError
 from looper.leakage import measure
-from looper.learning.data.native import in_order, replies_match, text_digest, verify, whole
+from looper.learning.data.native import in_order, one_action, replies_match, text_digest, verify
 from looper.protocols import Materials
 from looper.records import Episode, Example, Step, digest_of
 
@@ -146,4 +146,4 @@ def to_example(episode: Episode, *, mask_failed: bool = True) -> Example:
 
 def _teaches(step: Step, mask_failed: bool) -> bool:
     """Whether a turn is worth imitating: a whole action of its own, done as asked."""
-    return whole(step) and (step.ok or not mask_failed)
+    return one_action(step) and (step.ok or not mask_failed)

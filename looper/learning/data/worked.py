@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from looper.actions import Action, Bash, Done, Edit, Read, Write, render
 from looper.learning.data.changes import Change, Unplayable, applied, change_of, definition, patched
-from looper.learning.data.patches import FilePatch, parse_patch
+from looper.learning.patches import FilePatch, parse_patch
 from looper.records import Task
 
 WINDOW = 9

@@ -13,7 +13,7 @@ from looper.benchmarks.bugs.family import mix_family, natural_family
 from looper.errors import ConfigError, TrainingError
 from looper.learning.data.oracle import OracleData
 from looper.learning.data.oracle_native import OracleNative
-from looper.learning.data.patches import changed_paths, parse_patch
+from looper.learning.patches import changed_paths, parse_patch
 from looper.models.replay import Replay, record
 from looper.pretraining.box import MemoryBox
 from looper.protocols import Box, Materials
