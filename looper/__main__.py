@@ -16,8 +16,8 @@ looper: a laboratory for agents that learn from their own runs
   looper run | doctor | report                         the same as python -m looper, this machine, results
   looper memory | export | pretrain                    the research memory, adapters, the bundled model
 
-A tracker is added with +tracker@trackers.wandb=wandb, a second model with +model@synthesizer=NAME (writes examples)
-or +model@supervisor=NAME (judges steps).
+A tracker is added with +tracker@trackers.wandb=wandb, a second model with +model@synthesizer=NAME (writes examples),
++model@supervisor=NAME (judges steps) or +model@learner=NAME (learns from a research campaign's sessions).
 
 Groups and their options ({folder}):
 {groups}

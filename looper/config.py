@@ -30,9 +30,9 @@ PARTS = (
 )
 """Root nodes that become one component each."""
 
-SECOND = ("synthesizer", "supervisor")
+SECOND = ("synthesizer", "supervisor", "learner")
 """Root nodes that may hold one more model: `+model@synthesizer=NAME` writes examples, `+model@supervisor=NAME` judges
-the steps of the sessions that are learned from."""
+the steps of the sessions that are learned from, `+model@learner=NAME` learns from a campaign's sessions."""
 
 OPTIONAL = ("campaign", "ranking")
 """Root nodes that only research campaigns have: `+campaign=NAME`, and `+ranking=NAME` for the memory's ranking."""
@@ -108,7 +108,6 @@ def read(config: DictConfig) -> Experiment:
             raise ConfigError(f"{part} is not set: choose an option with {part}=NAME (python -m looper --help)")
         parts[part] = build(node, part)
     parts |= {part: build(config[part], part) for part in OPTIONAL if config.get(part) is not None}
-    campaigning(parts)
     members = _several(config, "members")
     if isinstance(parts["model"], Ensemble):
         parts["model"] = parts["model"].of(members)
@@ -119,6 +118,7 @@ def read(config: DictConfig) -> Experiment:
             parts[part] = build(config[part], part)
             if isinstance(parts[part], Ensemble):
                 raise ConfigError(f"{part} is an ensemble, which has no members there: choose a single model")
+    campaigning(parts, plain)
     writer = getattr(parts["data"], "synthesizer", None)
     if writer is not None and writer.value != "rules" and "synthesizer" not in parts:
         raise ConfigError(

@@ -55,23 +55,37 @@ def _launch_campaign(experiment: Experiment, folder: Path, overrides: list[str])
     past = past_of(parts["campaign"])
     ground = digest_of(
         [FORMAT, parts["model"].id, dict(parts["workspace"].identity), parts["benchmark"].identity, past]
+        + [model.id for name in SECOND if (model := _second(parts, name))]
     )
     metrics = _finished(folder / "metrics.json", ground)
     if metrics is None:
         metrics = _campaigns(experiment, folder, overrides, ground)
-    lines = (*why_lines(metrics, folder), f"report: {folder / 'report.html'}")
-    _tell(Console(), metrics, lines)
+    learner = parts.get("learner") or parts["model"]
+    lines = (*why_lines(metrics, folder), *_adapter_lines(folder, metrics, learner.weights))
+    _tell(Console(), metrics, (*lines, f"report: {folder / 'report.html'}"))
     leave_mark({"run": str(folder.resolve()), "overrides": overrides})
     return metrics
 
 
 def _campaigns(experiment: Experiment, folder: Path, overrides: list[str], ground: str) -> dict[str, Any]:
+    from looper.campaigns.learning import Learning
     from looper.campaigns.running import CampaignRun
     from looper.memory.ranking.settings import Cost, Ranking
     from looper.report.campaign_page import campaign_page
 
     settings, parts = experiment.settings, experiment.parts
-    answering(parts["model"])
+    learner = _second(parts, "learner")
+    answering(parts["model"], learner)
+    learning = None
+    if parts["strategy"].learns:
+        learning = Learning(
+            learner=learner or parts["model"],
+            data=parts["data"],
+            strategy=parts["strategy"],
+            trainer=parts["trainer"],
+            ground=_learning(parts),
+        )
+        learning.check()
     facts = _begin(experiment, folder, overrides)
     with tracked(experiment.trackers, folder) as tracker:
         tracker.event("start", facts)
@@ -91,6 +105,7 @@ def _campaigns(experiment: Experiment, folder: Path, overrides: list[str], groun
             temperature=settings.temperature,
             parallel=settings.parallel,
             tracker=tracker,
+            learning=learning,
         )
         metrics, trials = run.execute()
         metrics = {**metrics, "ground": ground}
@@ -186,7 +201,7 @@ def _carry_out(
             attempts=settings.attempts,
             temperature=settings.temperature,
             parallel=settings.parallel,
-            learning=digest_of([_named(parts[key]) for key in ("data", "strategy", "trainer")]),
+            learning=_learning(parts),
         ),
         store=Store(Path(settings.out)),
         folder=folder,
@@ -271,12 +286,16 @@ def _adapters(folder: Path, metrics: dict[str, Any]) -> list[str]:
     return [str(folder.parent.parent / adapter) for adapter in adapters_of(metrics)]
 
 
-def _show(console: Console, folder: Path, metrics: dict[str, Any], base: Path | None) -> None:
-    lines = [
+def _adapter_lines(folder: Path, metrics: dict[str, Any], base: Path | None) -> list[str]:
+    """Return what can be done with the adapters that a run ended with."""
+    return [
         f"adapter: {adapter} (looper export {adapter} --to merged --base {base or 'MODEL'} --out FOLDER)"
         for adapter in _adapters(folder, metrics)
     ]
-    _tell(console, metrics, (*lines, f"report: {folder / 'report.html'}"))
+
+
+def _show(console: Console, folder: Path, metrics: dict[str, Any], base: Path | None) -> None:
+    _tell(console, metrics, (*_adapter_lines(folder, metrics, base), f"report: {folder / 'report.html'}"))
 
 
 def _tell(console: Console, metrics: dict[str, Any], lines: Sequence[str]) -> None:
@@ -297,6 +316,11 @@ def leave_mark(mark: dict[str, Any]) -> None:
             write_json(job / "run.json", mark)
         except LooperError as error:
             print(f"looper: {error}", file=sys.stderr)
+
+
+def _learning(parts: Mapping[str, Any]) -> str:
+    """Return the digest of what decides learning beside the sessions."""
+    return digest_of([_named(parts[key]) for key in ("data", "strategy", "trainer")])
 
 
 def _named(part: Any) -> list[Any]:

@@ -120,7 +120,7 @@ def test_the_run_id_is_of_values_not_of_words() -> None:
         (["benchmark=research"], ["+campaign=standard", "+exp=research"]),
         (["+campaign=standard"], ["benchmark=research"]),
         (["+ranking=standard"], ["+exp=research"]),
-        (["+exp=research", "strategy=sft"], ["strategy=sft", "strategy=none"]),
+        (["+exp=research", "strategy=ewc"], ["strategy=ewc", "strategy=none"]),
         (["+exp=research", "campaign.arms=[memori]"], ["memori", "memory", "stateless"]),
         (["+exp=research", "campaign.replicates=0"], ["campaign.replicates=0", "at least 1"]),
         (["+synthesizer=nano"], ["synthesizer='nano'", "+model@synthesizer=NAME"]),

@@ -48,12 +48,16 @@ class Book:
         description: str,
         retrieval: str,
         spent: Mapping[str, float | None],
+        error: str = "",
     ) -> Experiment:
-        """Write down a change with its runs; the first is the experiment, the others are its replicates."""
+        """Write down a change with its runs; the first is the experiment, the others are its replicates.
+
+        `error` says why the session that proposed it failed, if it did.
+        """
         self.made_from.setdefault(program, before)
         (seed, first), *others = runs.items()
         experiment = self._write(
-            program, seed, first, description=description, fate=fate, retrieval=retrieval, spent=spent
+            program, seed, first, description=description, fate=fate, retrieval=retrieval, spent=spent, error=error
         )
         for seed, measurement in others:
             self._write(program, seed, measurement, description="paired re-run", fate=fate)
@@ -69,6 +73,7 @@ class Book:
         fate: Fate | None = None,
         retrieval: str = "",
         spent: Mapping[str, float | None] | None = None,
+        error: str = "",
     ) -> Experiment:
         client = self.memory.client
         experiment = client.log_experiment(
@@ -97,7 +102,7 @@ class Book:
             cost=told.get("cost"),
             wall=measurement.wall_seconds,
             memory=measurement.peak_memory_mb * 2**20 if measurement.peak_memory_mb else None,
-            log="\n".join(filter(None, [measurement.reason, measurement.log])),
+            log="\n".join(filter(None, [error, measurement.reason, measurement.log])),
             decision=decided,
         )
         return experiment

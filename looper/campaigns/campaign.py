@@ -37,6 +37,13 @@ class Proposal:
     """Why it cannot be run; '' if it can."""
     session: Trajectory
 
+    @property
+    def error(self) -> str:
+        """Why the session failed for reasons that are not the proposer's; '' if it did not."""
+        if self.session.exit not in INFRASTRUCTURE_EXITS:
+            return ""
+        return f"the session failed: {self.session.error.strip() or self.session.exit.value}"
+
 
 @dataclass(kw_only=True)
 class Running:
@@ -157,7 +164,7 @@ class Running:
         if proposal is None:
             reason = blocked[-1] if blocked else "nothing was changed"
             return self._noted(number, before, fate=Fate.NONE, reason=reason, description="no proposal")
-        about = {"description": proposal.description, "patch": proposal.patch}
+        about = {"description": proposal.description, "patch": proposal.patch, "failure": proposal.error}
         if proposal.wrong:
             about["episode"] = self._keep(proposal, number, Fate.REFUSED)
             return self._noted(number, before, fate=Fate.REFUSED, reason=proposal.wrong, **about)
@@ -180,6 +187,7 @@ class Running:
             description=proposal.description,
             retrieval=self.arm.retrieval,
             spent=spent,
+            error=proposal.error,
         )
         scores = {seed: run.val_bpb for seed, run in runs.items() if run.val_bpb is not None}
         lines = self._added(proposal)
@@ -245,7 +253,7 @@ class Running:
         """Keep the session as an episode like any other, resolved if its change was kept; returns its digest."""
         session = proposal.session
         episode = Episode(
-            digest=digest_of([session.digest, self.name, number]),
+            digest=digest_of([session.digest, self.name, number, fate.value]),
             task=session.task,
             family="research",
             pair=session.task,
@@ -289,9 +297,8 @@ class Running:
         program, wrong = self.program, ""
         if session.exit in INFRASTRUCTURE_EXITS:
             self.failed += 1
-            wrong = (
-                f"the session failed: {session.error.strip().splitlines()[-1] if session.error.strip() else 'error'}"
-            )
+            why = session.error.strip() or session.exit.value
+            wrong = f"the session failed: {why.splitlines()[-1]}"
         if session.patch.strip():
             wrong = self.benchmark.contract(session.patch)
             try:

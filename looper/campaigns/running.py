@@ -14,6 +14,7 @@ from typing import Any
 from looper.benchmarks.research.benchmark import Research
 from looper.benchmarks.research.budget import BudgetKind
 from looper.campaigns.campaign import Running
+from looper.campaigns.learning import Learning
 from looper.campaigns.options import NEEDS_MEMORY, Campaign
 from looper.campaigns.study import Study
 from looper.campaigns.summary import summarise
@@ -22,11 +23,12 @@ from looper.errors import StoreError
 from looper.memory.export import results
 from looper.memory.ranking.settings import Ranking
 from looper.memory.store import MemoryStore
+from looper.metrics.summary import ADAPTED
 from looper.protocols import Tracker
 from looper.records import digest_of
 from looper.report.campaign_progress import CampaignProgress
 from looper.session import Actor
-from looper.store import write_whole
+from looper.store import DRAFT, write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,8 @@ class CampaignRun:
     parallel: int
     """Campaigns at a time, at most; never more than there are cores, and one where seconds are the budget."""
     tracker: Tracker
+    learning: Learning | None = None
+    """What trains on the sessions when all is played; None to learn nothing."""
 
     def execute(self) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
         """Play everything that is not yet done; return the metrics, and the trials of each campaign for the page."""
@@ -92,7 +96,12 @@ class CampaignRun:
             if trial.episode
         ]
         write_whole(self.folder / "episodes.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-        return summarise(played, earlier, options), {one.name: rows(one) for one in played}
+        metrics = summarise(played, earlier, options)
+        if self.learning is not None:
+            facts = self.learning.learn(played, self.actor.store, seed=self.seed)
+            self.tracker.event("consolidated", {"arm": ADAPTED, **facts})
+            metrics["learning"] = {ADAPTED: [facts]}
+        return metrics, {one.name: rows(one) for one in played}
 
     def _workers(self) -> int:
         if self.benchmark.budget_kind is BudgetKind.seconds:
@@ -126,6 +135,8 @@ def alone(folder: Path) -> Iterator[None]:
             raise StoreError(
                 f"another process plays the run in {folder}: wait for it, or choose another folder with out=FOLDER"
             ) from error
+        for draft in (folder / "campaigns").glob(f"**/.*.????????{DRAFT}"):  # of a process that was killed
+            draft.unlink()
         yield
 
 
@@ -140,7 +151,7 @@ def rows(one: Played) -> list[dict[str, Any]]:
             "best": trial.best,
             "reason": trial.reason,
             "patch": trial.patch,
-            "log": trial.log,
+            "log": "\n".join(filter(None, [trial.failure, trial.log])),
         }
         for trial in one.trials
     ]

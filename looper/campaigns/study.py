@@ -180,6 +180,8 @@ class Study:
                 done=self.told,
             )
             result = running.play()
+        for log in (f"{file.name}-wal", f"{file.name}-shm"):  # of the file before, which SQLite would add to this one
+            file.with_name(log).unlink(missing_ok=True)
         part.replace(file)
         result = result.model_copy(update={"earlier": tuple(earlier), "memory": f"memory/{file.name}"})
         if not result.failed:

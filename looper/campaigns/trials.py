@@ -64,6 +64,8 @@ class Trial(Record):
     """Digest of the session that proposed it."""
     log: str = ""
     """Last lines of a run that crashed or was refused."""
+    failure: str = ""
+    """Why the session failed for reasons that are not the proposer's; what it left by then was tried all the same."""
 
     @property
     def score(self) -> float | None:

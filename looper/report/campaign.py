@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from looper.metrics.wording import ABSENT
+from looper.report.learned import learned_notes
 
 Metrics = Mapping[str, Any]
 LEGEND = (
@@ -34,7 +35,7 @@ def campaign_table(metrics: Metrics) -> RenderableType:
         parts.append(differences_table(metrics))
     if len(metrics["campaigns"]) == 1:
         parts += [Text(line) for line in kept_lines(metrics["campaigns"][0])]
-    parts += [Padding(Text(LEGEND, style="dim"), (0, 0, 1, 0)), *(Text(line) for line in cost_lines(metrics))]
+    parts += [Padding(Text(LEGEND, style="dim"), (0, 0, 1, 0)), *(Text(line) for line in note_lines(metrics))]
     parts.append(Padding(Text(metrics["verdict"], style="bold"), (1, 0, 0, 0)))
     return Group(*parts)
 
@@ -118,6 +119,11 @@ def kept_lines(campaign: Metrics) -> list[str]:
         f"best {campaign['best']:.4f}; the gain is {campaign['beyond']:.1f} standard errors.",
         f"Kept: {kept}. Ended: {campaign['stopped']}.",
     ]
+
+
+def note_lines(metrics: Metrics) -> list[str]:
+    """Return what everything cost, and what was learned from the sessions if anything was to be."""
+    return cost_lines(metrics) + learned_notes(metrics.get("learning", {}))
 
 
 def cost_lines(metrics: Metrics) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from looper.report.campaign import LEGEND, cost_lines, gain_text, tokens_text
+from looper.report.campaign import LEGEND, gain_text, note_lines, tokens_text
 from looper.report.campaign_plot import progress
 from looper.report.page import facts_of, template
 
@@ -29,7 +29,7 @@ def campaign_page(
         title=title,
         metrics=metrics,
         legend=LEGEND,
-        costs=cost_lines(metrics),
+        costs=note_lines(metrics),
         gain_text=gain_text,
         tokens_text=tokens_text,
         campaigns=[(one, progress(one, trials[one["name"]]), trials[one["name"]]) for one in shown],

@@ -139,5 +139,5 @@ def _rate(rate: Mapping[str, Any] | None) -> str:
 
 def adapters_of(metrics: Mapping[str, Any], arm: str = "adapted") -> list[str]:
     """Return the folders of an arm's adapters after its last stage, in every world, below the folder of outputs."""
-    last = {row["world"]: row.get("adapters", []) for row in metrics["learning"].get(arm, [])}
+    last = {row["world"]: row.get("adapters", []) for row in metrics.get("learning", {}).get(arm, [])}
     return list(dict.fromkeys(folder for folders in last.values() for folder in folders))

@@ -19,6 +19,7 @@ from looper.benchmarks.research.measurement import Measurement
 from looper.campaigns.options import ArmName, Campaign
 from looper.campaigns.running import CampaignRun, alone
 from looper.errors import ModelError, StoreError
+from looper.memory.check import check
 from looper.memory.client import ResearchFSClient
 from looper.memory.ranking.settings import Cost, Ranking
 from looper.models.recipe import Recipe
@@ -78,7 +79,15 @@ class Scripted:
         pass
 
 
-def run(place: Path, *, model: Any = None, benchmark: Simulated | None = None, seed: int = 1, **options: Any) -> Any:
+def run(
+    place: Path,
+    *,
+    model: Any = None,
+    benchmark: Simulated | None = None,
+    seed: int = 1,
+    learning: Any = None,
+    **options: Any,
+) -> Any:
     chosen = {"arms": [ArmName.stateful], "experiments": 3, "baselines": 3, "finals": 2, "earlier": 1, **options}
     actor = Actor(
         agent=Agent(prompt=ResearchPrompt(), budget=Budget(steps=40, tokens=16000, context=24000)),
@@ -97,6 +106,7 @@ def run(place: Path, *, model: Any = None, benchmark: Simulated | None = None, s
         temperature=0.0,
         parallel=2,
         tracker=Silent(),
+        learning=learning,
     )
     return made.execute()
 
@@ -177,6 +187,40 @@ def test_a_server_that_is_away_is_no_result_and_is_asked_again(tmp_path: Path) -
     assert "the server is away" in metrics["campaigns"][0]["stopped"]
     back, _ = run(tmp_path, model=Recipe(), experiments=2)
     assert back["infrastructure"]["total"] == 0
+
+
+def test_what_a_failed_session_left_is_tried_and_its_error_is_kept(tmp_path: Path) -> None:
+    def breaking(turn: int) -> str:
+        if turn:
+            raise ModelError("the server\nwent away")
+        return '<edit path="train.py">\nLR = 0.003\n=======\nLR = 0.002\n</edit>'
+
+    metrics, trials = run(tmp_path, model=Scripted(breaking), experiments=1, baselines=2)
+    (trial,) = trials["stateful-1"]
+    assert trial["score"] is not None
+    assert "the session failed: the server\nwent away" in trial["log"]
+    with ResearchFSClient(tmp_path / "run" / "memory" / "stateful-1.db", read_only=True) as client:
+        (tried,) = [one for one in client.store.experiments("stateful-1") if one.description.startswith("a change")]
+        outcome = client.store.outcome(tried.id)
+    assert outcome is not None and "the server\nwent away" in outcome.log
+    assert metrics["infrastructure"]["total"] == 1
+
+
+def test_a_log_that_belongs_to_an_older_memory_file_is_not_added_to_the_new_one(tmp_path: Path) -> None:
+    run(tmp_path, model=Scripted(lambda turn: "<done/>"), experiments=1)
+    file = tmp_path / "run" / "memory" / "stateful-1.db"
+    log = file.with_name(f"{file.name}-wal")
+    with ResearchFSClient(file) as client:  # another program writes, and is killed before its log is emptied
+        client.log_experiment("LR = 1\n", "", campaign="other", scope="s", seed=1, budget_kind="steps", budget=1)
+        kept = log.read_bytes()
+    log.write_bytes(kept)
+    assert kept
+    (record,) = (tmp_path / "run" / "campaigns").glob("*.json")
+    record.unlink()
+    run(tmp_path, model=Scripted(lambda turn: "<done/>"), experiments=1)
+    assert check(file) == []
+    with ResearchFSClient(file, read_only=True) as client:
+        assert {one.campaign for one in client.store.experiments()} == {"stateful-1"}
 
 
 def test_one_process_at_a_time_plays_a_run(tmp_path: Path) -> None:
