@@ -47,6 +47,15 @@ def beyond(config: Mapping[str, Any]) -> str:
     return ""
 
 
+def part_of(name: str) -> tuple[str, str] | None:
+    """Return the module that a tensor of an adapter's file belongs to, and `A` or `B`; None if it is no LoRA matrix."""
+    for part in ("A", "B"):
+        ending = f".lora_{part}.weight"
+        if name.startswith(PREFIX) and name.endswith(ending):
+            return name.removeprefix(PREFIX).removesuffix(ending), part
+    return None
+
+
 def scale_of(config: Mapping[str, Any]) -> float:
     """Return what B A is multiplied with: alpha / rank, or alpha / sqrt(rank) where it is rank-stabilised."""
     rank, alpha = int(config["r"]), float(config["lora_alpha"])

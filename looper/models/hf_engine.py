@@ -14,17 +14,15 @@ import warnings
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from looper.chat import render
-from looper.errors import ContextOverflow, MachineError, ModelError
-from looper.models.folder import ends_of, positions_of
+from looper.errors import MachineError, ModelError
+from looper.models.jobs import Job, Jobs, common, drawn, draws_of, rows_of
 from looper.records import Adapter, Conversation, Reply
 
 if TYPE_CHECKING:
@@ -34,22 +32,6 @@ LOG = logging.getLogger(__name__)
 
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of each layer, (1, heads, T, head) each."""
-
-
-@dataclass(kw_only=True)
-class _Job:
-    """One conversation on its way to a reply."""
-
-    conversation: Conversation
-    prompt: list[int]
-    draws: Tensor
-    """Uniform random numbers, one for each token of the reply, in float64."""
-    limit: int
-    cached: int = 0
-    layers: Layers = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    finish: Literal["stop", "length"] = "length"
-    done: bool = False
 
 
 class Engine:
@@ -68,14 +50,11 @@ class Engine:
         cache: int,
     ) -> None:
         """Load the weights. Raises ModelError or MachineError where that fails."""
-        self._tokenizer = tokenizer
-        self._template = template
         self._device = device
         self._width = width
         self._keep = cache
         self._model = _loaded(folder, device=device, dtype=dtype, four_bit=four_bit)
-        self._ends = frozenset(ends_of(folder, tokenizer.get_vocab()))
-        self._positions = positions_of(folder)
+        self._jobs = Jobs(folder, tokenizer, template)
         self._adapters: set[str] = set()
         self._spoilt = ""
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], tuple[list[int], Layers]] = OrderedDict()
@@ -84,7 +63,7 @@ class Engine:
 
     def reply(self, conversations: Sequence[Conversation], adapters: tuple[Adapter, ...]) -> list[Reply]:
         """Answer a batch under the sum of some adapters. Raises ContextOverflow before anything is computed."""
-        jobs = [self._job(conversation) for conversation in conversations]
+        jobs = [self._jobs.opened(conversation) for conversation in conversations]
         names = tuple(adapter.digest for adapter in adapters)
         if self._spoilt:
             raise ModelError(f"{self._spoilt}; the weights in memory are no longer the base's: run the command again")
@@ -98,43 +77,18 @@ class Engine:
                 for job in group:
                     self._prefill(job, names)
                 self._decode(group)
-        return [self._answer(job) for job in jobs]
+        return [self._jobs.closed(job) for job in jobs]
 
     def forget(self, conversation: str) -> None:
         """Free a finished conversation's cache."""
         self._forgotten.append(conversation)  # dropped before the next batch: nobody waits for the one under way
 
-    def _job(self, conversation: Conversation) -> _Job:
-        text = self._rendered(conversation)
-        prompt = self._tokenizer.encode(text, add_special_tokens=False).ids
-        room = self._positions - len(prompt) if self._positions else conversation.max_tokens
-        if room < 1:
-            raise ContextOverflow(
-                f"conversation {conversation.id!r} has {len(prompt)} tokens, the model reads {self._positions}; "
-                "prune it (prompt.prune=true, a smaller budget.context)"
-            )
-        limit = min(conversation.max_tokens, room)
-        stream = torch.Generator().manual_seed(conversation.seed % 2**63)
-        draws = torch.rand(limit, generator=stream, dtype=torch.float64)
-        return _Job(conversation=conversation, prompt=prompt, draws=draws, limit=limit)
-
-    def _rendered(self, conversation: Conversation) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            return render(conversation.messages, template=self._template, reply=True)
-        except TemplateError as error:
-            raise ModelError(
-                f"the model's chat template cannot render a session of system, user and assistant turns ({error}); "
-                "choose another model, or mend its chat_template, which may use the messages only"
-            ) from error
-
-    def _prefill(self, job: _Job, names: tuple[str, ...]) -> None:
+    def _prefill(self, job: Job, names: tuple[str, ...]) -> None:
         """Compute the prompt's keys and values but for the last token, which is the first one decoded."""
         target = job.prompt[:-1]
         key = (job.conversation.id, names)
         ids, layers = self._kept.pop(key, ([], []))
-        known = job.cached = _common(ids, target)
+        known = job.cached = common(ids, target)
         cache = _cache([(k[:, :, :known], v[:, :, :known]) for k, v in layers])
         if known < len(target):
             new = torch.tensor([target[known:]], device=self._device)  # (1, T)
@@ -146,56 +100,35 @@ class Engine:
                 use_cache=True,
                 logits_to_keep=1,
             )
-        job.layers = [(layer.keys, layer.values) for layer in cache.layers]
+        job.computed = [(layer.keys, layer.values) for layer in cache.layers]
         if self._keep:
-            self._kept[key] = (target, job.layers)
+            self._kept[key] = (target, job.computed)
             while len(self._kept) > self._keep:
                 self._kept.popitem(last=False)
 
-    def _decode(self, group: list[_Job]) -> None:
+    def _decode(self, group: list[Job]) -> None:
         """Decode replies together; rows without a conversation repeat the first one's, and are thrown away."""
-        rows = group + [group[0]] * (self._width - len(group))
+        rows = rows_of(group, self._width)
         lengths = [len(job.prompt) - 1 for job in rows]
         longest = max(lengths)
-        cache = _cache(_stacked([job.layers for job in rows], lengths, longest)) if longest else _cache([])
+        cache = _cache(_stacked([job.computed for job in rows], lengths, longest)) if longest else _cache([])
         for job in group:
-            job.layers = []
+            job.computed = None
         columns = torch.arange(longest, device=self._device)
         mask = (columns >= torch.tensor([[longest - n] for n in lengths], device=self._device)).long()  # (B, longest)
         at = torch.tensor(lengths, device=self._device)[:, None]  # (B, 1)
         token = torch.tensor([[job.prompt[-1]] for job in rows], device=self._device)
-        draws = torch.zeros(len(rows), max(job.limit for job in group), dtype=torch.float64)
-        for row, job in enumerate(group):
-            draws[row, : job.limit] = job.draws
+        draws = draws_of(group, len(rows))
         heat = torch.tensor([job.conversation.temperature for job in rows], device=self._device)
         for step in range(draws.shape[1]):
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             made = self._model(
                 input_ids=token, past_key_values=cache, attention_mask=mask, position_ids=at + step, use_cache=True
             )
-            token = _drawn(made.logits[:, -1], heat, draws[:, step])[:, None]  # (B, 1)
-            self._take(group, token.flatten().tolist())
+            token = drawn(made.logits[:, -1], heat, draws[:, step])[:, None]  # (B, 1)
+            self._jobs.take(group, token.flatten().tolist())
             if all(job.done for job in group):
                 return
-
-    def _take(self, group: list[_Job], tokens: list[int]) -> None:
-        for job, token in zip(group, tokens, strict=False):
-            if job.done:
-                continue
-            if token in self._ends:
-                job.finish, job.done = "stop", True
-                continue
-            job.tokens.append(token)
-            job.done = len(job.tokens) >= job.limit
-
-    def _answer(self, job: _Job) -> Reply:
-        return Reply(
-            text=self._tokenizer.decode(job.tokens, skip_special_tokens=True),
-            prompt_tokens=len(job.prompt),
-            cached_tokens=job.cached,
-            completion_tokens=len(job.tokens) + (job.finish == "stop"),
-            finish=job.finish,
-        )
 
     @contextmanager
     def _under(self, adapters: tuple[Adapter, ...]) -> Iterator[None]:
@@ -300,11 +233,6 @@ def _with(model: Any, adapter: Adapter) -> Any:
     return model.eval()
 
 
-def _common(a: list[int], b: list[int]) -> int:
-    """Return the length of the longest common beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-
-
 def _cache(layers: Layers) -> Any:
     from transformers import DynamicCache
 
@@ -328,16 +256,3 @@ def _stacked(rows: list[Layers], lengths: list[int], longest: int) -> Layers:
                 parts[which].append(whole)
         out.append((torch.cat(parts[0]), torch.cat(parts[1])))
     return out
-
-
-def _drawn(logits: Tensor, heat: Tensor, draws: Tensor) -> Tensor:
-    """Return each row's next token: the likeliest at temperature 0, else the one that its own draw falls on. (B,)."""
-    best = logits.argmax(dim=-1)
-    if not bool((heat > 0).any()):
-        return best
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    scaled = logits.to(wide) / heat.to(wide).clamp(min=1e-6)[:, None]
-    heights = scaled.softmax(dim=-1).cumsum(dim=-1)  # (B, V)
-    goals = draws.to(heights.device, wide)[:, None] * heights[:, -1:]
-    picks = torch.searchsorted(heights, goals, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
-    return torch.where(heat > 0, picks, best)

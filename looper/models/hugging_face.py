@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from looper.errors import ConfigError, MachineError, ModelError
-from looper.lora_files import CONFIG, PLAIN_BEGINNINGS, WEIGHTS
+from looper.errors import ConfigError, MachineError
 from looper.models.folder import base_of, files_of, template_of
+from looper.models.hub import fetched
+from looper.models.summed import Adapted
 from looper.protocols import Form
-from looper.records import Adapter, Conversation, Reply, Skill
+from looper.records import Conversation, Reply, Skill
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from looper.models.hf_engine import Engine
-
-PATTERNS = ("*.json", "*.safetensors", "*.jinja", "*.txt")
-"""What is taken from a hub: no code, no other formats of the weights."""
 
 
 class Device(Enum):
@@ -88,7 +85,7 @@ class HuggingFace:
         if folder.is_dir():
             files_of(folder)
             return folder.resolve()
-        found = _fetched(self.name, self.revision)
+        found = fetched(self.name, self.revision)
         files_of(found)
         return found
 
@@ -159,116 +156,6 @@ class HuggingFace:
         """Free what is cached for a finished session."""
         if "engine" in self.__dict__:  # nothing to free before the first reply
             self.engine.forget(conversation)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Adapted:
-    """A model under the exact sum of some adapters: W x + sum_i scale_i B_i A_i x, with the base's weights shared."""
-
-    model: HuggingFace
-    adapters: tuple[Adapter, ...]
-
-    def checked(self) -> Adapted:
-        """Return itself. Raises ModelError for an adapter of another base, or one that is no sum of matrices."""
-        base = self.model.base
-        if len({adapter.digest for adapter in self.adapters}) < len(self.adapters):
-            paths = ", ".join(adapter.path for adapter in self.adapters)
-            raise ModelError(f"an adapter is there twice ({paths}); a sum takes each of them once")
-        for adapter in self.adapters:
-            if adapter.base.partition("/")[0] != base:
-                raise ModelError(
-                    f"adapter {adapter.path} was trained on {adapter.base}, but this model is {self.model.id}; "
-                    "use the model that it was trained on, or train it anew"
-                )
-            _check_sum(Path(adapter.path))
-        return self
-
-    @property
-    def id(self) -> str:
-        """Identity: the base's, and the digest of each adapter."""
-        return "+".join([self.model.id, *(adapter.digest for adapter in self.adapters)])
-
-    @property
-    def knows_protocol(self) -> bool:
-        """As the base."""
-        return self.model.knows_protocol
-
-    @property
-    def weights(self) -> Path:
-        """Folder that adapters are trained on."""
-        return self.model.weights
-
-    def tokens(self, text: str) -> int:
-        """Count the tokens of a text."""
-        return self.model.tokens(text)
-
-    def reply(self, conversations: Sequence[Conversation]) -> Sequence[Reply]:
-        """Answer a batch. Raises ContextOverflow for a prompt that fills the context."""
-        return self.model.engine.reply(conversations, self.adapters)
-
-    def with_skill(self, skill: Skill) -> Adapted:
-        """Return this model with more adapters added; itself if there are none."""
-        if not skill.adapters:
-            return self
-        if skill.router:
-            raise ModelError(
-                f"{self.model.name} sums adapters and cannot weigh them by session ({skill.router.path}); choose "
-                "model=nano for a mixture, or another strategy than mole"
-            )
-        return Adapted(model=self.model, adapters=(*self.adapters, *skill.adapters)).checked()
-
-    def forget(self, conversation: str) -> None:
-        """Free what is cached for a finished session."""
-        self.model.forget(conversation)
-
-
-def _check_sum(folder: Path) -> None:
-    """Raise ModelError unless a folder holds an adapter that adds B A to the weights and changes nothing else.
-
-    Others would not sum, or would leave their mark on the base: trained biases, and beginnings such as PiSSA's, which
-    take a part out of the weights, stay there when the adapter is switched off.
-    """
-    if not (folder / WEIGHTS).is_file():
-        raise ModelError(f"{folder} holds no adapter in PEFT's format; train it again")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} has no readable adapter_config.json ({error}); train it again") from error
-    harmless: dict[str, tuple[Any, ...]] = {
-        "use_dora": (False, None),
-        "modules_to_save": (None, []),
-        "bias": ("none", None),
-        "init_lora_weights": PLAIN_BEGINNINGS,
-    }
-    for key, values in harmless.items():
-        if config.get(key) not in values:
-            raise ModelError(f"adapter {folder} has {key}={config[key]!r}; only plain LoRA can be summed")
-
-
-def _fetched(name: str, revision: str) -> Path:
-    """Return the folder of a hub's model in the local cache, fetched if it is not there."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    wanted: dict[str, Any] = {"repo_id": name, "revision": revision, "allow_patterns": list(PATTERNS)}
-    try:
-        there = Path(snapshot_download(**wanted, local_files_only=True))
-        files_of(there)
-        return there
-    except (LocalEntryNotFoundError, ModelError):  # nothing in the cache, or what an interrupted fetch left
-        pass
-    except HFValidationError as error:
-        raise ModelError(
-            f"model.name={name!r} is neither a folder nor a hub's name ({error}); give one of them"
-        ) from error
-    try:
-        return Path(snapshot_download(**wanted))
-    except Exception as error:  # the hub's client lets the errors of several libraries through
-        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
-        raise ModelError(
-            f"model.name={name!r} (revision {revision}) is no folder, is not in the hub's cache, and could not be "
-            f"fetched ({reason}); check the name and the connection, or give a folder that holds the model"
-        ) from error
 
 
 def _placed(device: Device, dtype: Dtype, four_bit: bool) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import pickle
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,18 +48,27 @@ class Progress:
 def save(
     folder: Path, inputs: str, progress: Progress, parameters: Sequence[Tensor], optimiser: torch.optim.Optimizer
 ) -> None:
-    """Write the state into a training's folder; a kill leaves the last one whole."""
+    """Write the state of a training with torch into its folder."""
     state = {
-        "inputs": inputs,
-        "progress": dataclasses.asdict(progress),
         "parameters": [p.detach().cpu() for p in parameters],
         "optimiser": optimiser.state_dict(),
         "rng": torch.get_rng_state(),
         "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+    write(folder, inputs, progress, state)
+
+
+def write(folder: Path, inputs: str, progress: Progress, state: Mapping[str, Any]) -> None:
+    """Write a state, plain values and tensors, into a training's folder; a kill leaves the last one whole."""
     fresh = folder / f"{STATE}.new"
-    torch.save(state, fresh)
+    torch.save({**state, "inputs": inputs, "progress": dataclasses.asdict(progress)}, fresh)
     fresh.replace(folder / STATE)
+
+
+def clear(folder: Path) -> None:
+    """Remove the state of a training that is done, and half of one that a kill may have left."""
+    for name in (STATE, f"{STATE}.new"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def matching(folder: Path, inputs: str) -> dict[str, Any] | None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_unflatten
 from mlx_lm.tuner.lora import LoRALinear
-from mlx_lm.utils import load_model
 
+from looper import mlx_layers
 from looper.errors import TrainingError
 from looper.training.batches import parts
 from looper.training.formats import peft_folder
@@ -33,47 +31,35 @@ class MlxAdapted:
 
     def __init__(self, folder: Path, *, bf16: bool, under: Sequence[Path] = ()) -> None:
         self.folder = folder
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        # mlx-lm looks for rope_theta at the top only, and silently takes another value where it is nested.
-        nested = (config.get("rope_parameters") or {}).get("rope_theta")
         try:
-            self.model: Any = load_model(folder, model_config={"rope_theta": nested} if nested else None)[0]
+            self.model: Any = mlx_layers.load(folder, mx.bfloat16 if bf16 else mx.float32)
         except (ValueError, FileNotFoundError) as error:
             raise TrainingError(
                 f"mlx-lm cannot load {folder}: {error}; give trainer=torch, or another model"
             ) from error
         if not hasattr(self.model, "model"):
-            raise TrainingError(f"mlx-lm's {config.get('model_type')} has another build; give trainer=torch")
+            raise TrainingError(f"mlx-lm's {self.model.model_type} has another build; give trainer=torch")
         self.tied = "lm_head" not in self.model
-        self.model.set_dtype(mx.bfloat16 if bf16 else mx.float32)
         self.layers: dict[str, LoRALinear] = {}
         """What learns, by the names of the linear layers."""
-        kinds = nn.Linear | nn.QuantizedLinear
-        self.places: dict[str, Any] = {n: m for n, m in self.model.named_modules() if isinstance(m, kinds)}
+        self.places: dict[str, Any] = mlx_layers.linear_layers(self.model)
         """What stands at the place of each linear layer: itself, or adapters around it."""
-        self.sizes = {name: _size(module) for name, module in self.places.items()}
+        self.sizes = {name: mlx_layers.size(module) for name, module in self.places.items()}
         for path in under:
             self._freeze(peft_folder.read(path), path)
         self.model.freeze()
-        self.model.eval()
 
     def _freeze(self, lora: Lora, path: Path) -> None:
         for name, (a, b) in lora.factors.items():
             if self.sizes.get(name) != (b.shape[0], a.shape[1]):
                 raise TrainingError(f"adapter {path} changes {name}, which this model has not got like that")
-            self._around(name, _array(a).T, _array(b).T, lora.scale)
-        self._place(lora.factors)
+            self._around(name, array_of(a).T, array_of(b).T, lora.scale)
+        mlx_layers.put(self.model, self.places, lora.factors)
 
     def _around(self, name: str, lora_a: mx.array, lora_b: mx.array, scale: float) -> LoRALinear:
         """Put the matrices (in, r) and (r, out) around what stands at a linear layer's place."""
-        outputs, inputs = self.sizes[name]
-        layer = LoRALinear(inputs, outputs, r=lora_a.shape[1], scale=scale)
-        layer.linear, layer.lora_a, layer.lora_b = self.places[name], lora_a, lora_b
-        self.places[name] = layer
+        layer = self.places[name] = mlx_layers.around(self.places[name], lora_a, lora_b, scale)
         return layer
-
-    def _place(self, names: Iterable[str]) -> None:
-        self.model.update_modules(tree_unflatten([(name, self.places[name]) for name in names]))
 
     def attach(self, trainer: Schedule, start: Path | None, seed: int) -> None:
         """Add a new adapter, or the one in `start`, as what learns.
@@ -89,7 +75,7 @@ class MlxAdapted:
             self.layers[name] = self._around(name, lora_a, mx.zeros((rank, outputs)), scale)
         if start is not None:
             self._fill(peft_folder.read(start), start, rank, scale)
-        self._place(self.layers)
+        mlx_layers.put(self.model, self.places, self.layers)
         self.model.freeze()
         for layer in self.layers.values():
             layer.unfreeze(keys=["lora_a", "lora_b"], recurse=False)
@@ -104,7 +90,7 @@ class MlxAdapted:
             odd = min(set(lora.factors) ^ set(self.layers))
             raise TrainingError(f"adapter {start} is not on all linear layers, or on others: {odd}; start anew")
         for name, (a, b) in lora.factors.items():
-            self.layers[name].lora_a, self.layers[name].lora_b = _array(a).T, _array(b).T
+            self.layers[name].lora_a, self.layers[name].lora_b = array_of(a).T, array_of(b).T
 
     def lora(self) -> Lora:
         """Return the adapter that learns."""
@@ -112,7 +98,7 @@ class MlxAdapted:
         return Lora(
             rank=layer.lora_a.shape[1],
             scale=layer.scale,
-            factors={name: (_tensor(one.lora_a.T), _tensor(one.lora_b.T)) for name, one in self.layers.items()},
+            factors={name: (tensor_of(one.lora_a.T), tensor_of(one.lora_b.T)) for name, one in self.layers.items()},
             base=str(self.folder),
         )
 
@@ -150,17 +136,13 @@ class MlxAdapted:
         return found
 
 
-def _size(module: Any) -> tuple[int, int]:
-    """Return a linear layer's numbers of outputs and inputs."""
-    outputs, inputs = module.weight.shape
-    return outputs, inputs * 32 // module.bits if isinstance(module, nn.QuantizedLinear) else inputs
-
-
-def _array(tensor: Tensor) -> mx.array:
+def array_of(tensor: Tensor) -> mx.array:
+    """Return a tensor of torch's in float32."""
     return mx.array(tensor.float().contiguous().numpy())
 
 
-def _tensor(array: mx.array) -> Tensor:
+def tensor_of(array: mx.array) -> Tensor:
+    """Return an array of MLX's in float32, for files."""
     import numpy as np
     import torch
 

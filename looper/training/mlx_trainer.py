@@ -42,7 +42,8 @@ class MlxTrainer(Schedule):
     ) -> Fit:
         """Train an adapter of the model in `model`, from `start` or anew, into the folder `out` in PEFT's format.
 
-        A finished training of the very same inputs in `out` is returned as it is; one that was killed begins anew.
+        A finished training of the very same inputs in `out` is returned as it is; one that was killed goes on from its
+        last checkpoint, to the adapter that it would have given undisturbed.
 
         Raises MachineError without the library; TrainingError for no examples, a loss that is not finite, and for a
         penalty or an objective, which this trainer does not know.

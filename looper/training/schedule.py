@@ -57,6 +57,8 @@ class Schedule:
     """Fewest tasks from which any are held out: the loss of two or three sessions is no reason to stop."""
     patience: int = 1
     """Epochs without a better held-out loss after which training stops."""
+    checkpoint_minutes: float = 3.0
+    """Minutes between checkpoints within an epoch; there is one after every epoch, too. No part of the result."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "alpha", "epochs", "batch", "batch_tokens", "patience"):
@@ -67,6 +69,8 @@ class Schedule:
                 raise ConfigError(f"trainer.{name}={getattr(self, name)} is no share; choose from 0 up to below 1")
         if self.lr <= 0.0 or self.clip <= 0.0:
             raise ConfigError(f"trainer.lr={self.lr} and trainer.clip={self.clip} have to be above 0")
+        if self.checkpoint_minutes < 0.0:
+            raise ConfigError(f"trainer.checkpoint_minutes={self.checkpoint_minutes} is negative; choose 0 or more")
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate's factor at a step, from 0."""
@@ -78,7 +82,9 @@ class Schedule:
 
     def decisive(self) -> dict[str, Any]:
         """Return the settings that decide what a training gives."""
-        return {k: v.value if isinstance(v, Enum) else v for k, v in dataclasses.asdict(self).items()}
+        values = {k: v.value if isinstance(v, Enum) else v for k, v in dataclasses.asdict(self).items()}
+        del values["checkpoint_minutes"]
+        return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,18 +93,8 @@ class TorchSchedule(Schedule):
 
     threads: int = 1
     """Threads of torch; more than 1 pays from about 100M parameters on."""
-    checkpoint_minutes: float = 3.0
-    """Minutes between checkpoints within an epoch; there is one after every epoch, too. No part of the result."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.threads < 1:
             raise ConfigError(f"trainer.threads={self.threads} is not positive; choose 1 or more")
-        if self.checkpoint_minutes < 0.0:
-            raise ConfigError(f"trainer.checkpoint_minutes={self.checkpoint_minutes} is negative; choose 0 or more")
-
-    def decisive(self) -> dict[str, Any]:
-        """Return the settings that decide what a training gives."""
-        values = super().decisive()
-        del values["checkpoint_minutes"]
-        return values

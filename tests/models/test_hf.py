@@ -109,11 +109,11 @@ def test_draws_follow_the_seed_and_the_temperature(tiny, model):
 
 
 def test_drawn_tokens_have_the_models_probabilities():
-    from looper.models.hf_engine import _drawn
+    from looper.models.jobs import drawn
 
     logits = torch.tensor([[0.0, 1.0, -1.0, 2.0]]).expand(4000, 4)
     draws = torch.rand(4000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    shares = torch.bincount(_drawn(logits, torch.full((4000,), 0.5), draws), minlength=4) / 4000
+    shares = torch.bincount(drawn(logits, torch.full((4000,), 0.5), draws), minlength=4) / 4000
     assert torch.allclose(shares, (logits[0] / 0.5).softmax(0), atol=0.02)
 
 

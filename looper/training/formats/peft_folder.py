@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import StoreError, TrainingError
-from looper.lora_files import CONFIG, PREFIX, WEIGHTS, beyond, scale_of
+from looper.lora_files import CONFIG, PREFIX, WEIGHTS, beyond, part_of, scale_of
 from looper.training.formats.lora import Lora
 
 
@@ -59,11 +59,11 @@ def refuse(config: Mapping[str, Any], folder: Path) -> None:
 
 
 def _module(name: str, folder: Path) -> tuple[str, str]:
-    for part in ("A", "B"):
-        ending = f".lora_{part}.weight"
-        if name.startswith(PREFIX) and name.endswith(ending):
-            return name.removeprefix(PREFIX).removesuffix(ending), part
-    raise TrainingError(f"{folder / WEIGHTS} holds {name}, which is no LoRA matrix; only plain LoRA can be converted")
+    if (found := part_of(name)) is None:
+        raise TrainingError(
+            f"{folder / WEIGHTS} holds {name}, which is no LoRA matrix; only plain LoRA can be converted"
+        )
+    return found
 
 
 def write(lora: Lora, folder: Path) -> None:
