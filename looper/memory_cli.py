@@ -75,11 +75,15 @@ def search(
     text: Annotated[str, typer.Argument(help="Any words.")],
     db: Db = DB,
     limit: Annotated[int, typer.Option(min=1, max=MOST, help="Most passages and methods.")] = 8,
+    scope: Annotated[str | None, typer.Option(help="Only passages of this scope and of those above it.")] = None,
+    source: Annotated[list[str] | None, typer.Option(help="Only arxiv, repository, folder, file or pack.")] = None,
     as_json: Json = False,
 ) -> None:
     """Find passages and methods."""
+    from looper.memory.quoting import origins_of
+
     with opened(db) as client:
-        found = client.search(text, limit=limit)
+        found = client.search(text, limit=limit, scope=scope, origins=origins_of(source or ()))
     if as_json:
         return print_json(found)
     for method in found.methods:
@@ -301,16 +305,20 @@ def replay(
     scope: Annotated[str | None, typer.Option(help="Of the memory, only what was measured here.")] = None,
     goal: Annotated[str, typer.Option(help="Words of the goal; adds the keyword policy.")] = "",
     choices: Annotated[list[int] | None, typer.Option(help="After how many choices; 5, 10 and 20 without it.")] = None,
-    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 500,
+    resamples: Annotated[int, typer.Option(help="Bootstrap resamples.")] = 2000,
     sigma: Annotated[float | None, typer.Option(help="Noise of one result, where it was measured.")] = None,
     seed: Annotated[int, typer.Option(help="Of the resamples.")] = 0,
+    policies: Annotated[str, typer.Option(help="Some of ours,ucb,keyword,random,order; else all.")] = "",
+    measure: Annotated[str, typer.Option(help="sum of the gains found, or best: the largest alone.")] = "sum",
     as_json: Json = False,
 ) -> None:
     """Tell whether another order of a campaign's experiments would have found its gains sooner."""
     from looper.memory.ranking.logs import log_of, read_log
-    from looper.memory.replay import Policy, table
+    from looper.memory.replay import Policy, measure_of, policies_of, table
     from looper.memory.replay import replay as play
 
+    chosen = policies_of(policies) or [policy for policy in Policy if goal or policy is not Policy.KEYWORD]
+    worth = measure_of(measure)
     if log is not None:
         read = read_log(existing(log), sigma)
     else:
@@ -321,8 +329,7 @@ def replay(
         read = log_of(rows, sigma)
     for note in read.notes:
         notice(note)
-    policies = [policy for policy in Policy if goal or policy is not Policy.KEYWORD]
-    lines = play(read, policies, ks=choices or (5, 10, 20), resamples=resamples, seed=seed, goal=goal)
+    lines = play(read, chosen, ks=choices or (5, 10, 20), resamples=resamples, seed=seed, goal=goal, measure=worth)
     if as_json:
         return print_json(lines)
     say(table(lines))
@@ -332,7 +339,7 @@ def replay(
 def serve(
     db: Db = DB,
     http: Annotated[bool, typer.Option("--http", help="Streamable HTTP at /mcp instead of standard input.")] = False,
-    port: Annotated[int, typer.Option(help="Of 127.0.0.1, for HTTP.")] = 8765,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of 127.0.0.1, for HTTP.")] = 8765,
 ) -> None:
     """Offer the memory to agents over the Model Context Protocol, to this machine alone."""
     from looper.memory.mcp_server import serve as run

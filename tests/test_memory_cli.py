@@ -161,3 +161,31 @@ def test_every_command_is_in_the_readme() -> None:
     commands = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     text = README.read_text(encoding="utf-8")
     assert commands - set(re.findall(r"looper memory ([a-z]+)", text)) == set()
+
+
+def test_a_replay_compares_the_policies_that_are_named(here: Path) -> None:
+    rows = ["commit\tval_bpb\tmemory_gb\tstatus\tdescription", "a\t1.0\t0\tkeep\tbaseline"]
+    rows += [f"b{n}\t{1 - n / 100}\t0\tkeep\tlr down {n}" for n in range(1, 6)]
+    (here / "results.tsv").write_text("\n".join(rows))
+    words = ["replay", "results.tsv", "--sigma", "0.01", "--resamples", "20", "--choices", "2", "--json"]
+    assert [line["policy"] for line in json.loads(call(*words, "--policies", "ours, random"))] == ["ours", "random"]
+    best, total = (
+        json.loads(call(*words, "--policies", "order", "--measure", name))[0]["gain"]["mean"]
+        for name in ("best", "sum")
+    )
+    assert 0.0 < best < total
+    for wrong, told in ((["--policies", "greedy"], "unknown policy 'greedy'; choose among ours, ucb"),
+                        (["--measure", "most"], "unknown measure 'most'; choose one of sum, best"),
+                        (["--seed", "-1"], "seed=-1"), (["--policies", "keyword"], "give one")):  # fmt: skip
+        with pytest.raises(ConfigError, match=told):
+            call(*words, *wrong)
+
+
+def test_a_search_is_narrowed_to_a_scope_and_a_kind_of_source(here: Path) -> None:
+    (here / "gates.md").write_text("# Gated units\n\nA gate multiplies the hidden channels.\n")
+    call("ingest", "gates.md", "--scope", "gpu/")
+    found = lambda *more: json.loads(call("search", "gated hidden channels", "--json", *more))["passages"]  # noqa: E731
+    assert found() and found("--scope", "gpu/h100") and found("--source", "file")
+    assert not found("--scope", "cpu") and not found("--source", "arxiv")
+    with pytest.raises(ConfigError, match="unknown source 'files'; choose among arxiv"):
+        found("--source", "files")

@@ -90,10 +90,11 @@ def torture(path: Path, *, writers: int, events: int, kills: int, pause: float, 
         time.sleep(draw.uniform(0.0, 2.0 * pause))
         with contextlib.suppress(FileNotFoundError):
             longest = max(longest, log.stat().st_size)
-        writer = draw.choice(crew)
-        if sent < kills and writer.process is not None and 0 < writer.acknowledged < events:
-            writer.process.kill()
-            sent += 1
+        writing = [w for w in crew if w.process is not None and 0 < w.acknowledged < events]
+        if sent < kills and writing:
+            if (process := draw.choice(writing).process) is not None:
+                process.kill()
+                sent += 1
     for thread in threads:
         thread.join()
     return crew, longest

@@ -27,7 +27,7 @@ from looper.memory.overview import LogRow, Stats, log, stats
 from looper.memory.provenance import why
 from looper.memory.quoting import READABLE, find
 from looper.memory.ranking.settings import Ranking
-from looper.memory.rows import Decision, Experiment, Method, Origin, Outcome, Paper, Scope, Status
+from looper.memory.rows import Decision, Experiment, Method, Origin, Outcome, Paper, Scope, Status, scope_of
 from looper.memory.search import Searcher, search_methods
 from looper.memory.store import MemoryStore
 from looper.memory.suggestion import Findings, MethodHit, Suggestion
@@ -126,7 +126,7 @@ class ResearchFSClient:
             goal=goal,
             code=current_code,
             query=query,
-            scope=scope,
+            scope=scope_of(scope),
             campaign=campaign,
             seed=seed,
             limit=limit,
@@ -157,10 +157,10 @@ class ResearchFSClient:
         proposal = proposed(
             code_before,
             code_after,
-            parent=parent or parent_of(self.store, code_before, campaign=campaign, scope=scope),
+            parent=parent or parent_of(self.store, code_before, campaign=campaign, scope=scope_of(scope)),
             description=description,
             campaign=campaign,
-            scope=scope,
+            scope=scope_of(scope),
             seed=seed,
             budget_kind=budget_kind,
             budget=budget,
@@ -201,7 +201,7 @@ class ResearchFSClient:
             retrieval=retrieval,
             description=description,
             campaign=campaign,
-            scope=scope,
+            scope=scope_of(scope),
             seed=seed,
             budget_kind=budget_kind,
             budget=budget,
@@ -251,7 +251,7 @@ class ResearchFSClient:
 
     def noise(self, scope: Scope = "", metric_name: str = "val_bpb") -> Noise:
         """Return the noise of one result in a scope, as far as replicates tell."""
-        return measured_noise(self.store, scope, metric_name)
+        return measured_noise(self.store, scope_of(scope), metric_name)
 
     # ---------------------------------------------------------------- looking
 
@@ -298,7 +298,7 @@ class ResearchFSClient:
         from looper.memory.ingestion import ingest
 
         found = []
-        for paper, chunks in ingest(target, arxiv=arxiv, scope=scope, notice=notice):
+        for paper, chunks in ingest(target, arxiv=arxiv, scope=scope_of(scope), notice=notice):
             new = self.store.add_paper(paper, chunks)
             found.append(Ingested(paper=paper, passages=len(chunks), new=new))
         return found
@@ -318,7 +318,7 @@ class ResearchFSClient:
         from looper.memory.ingestion import read_campaign
 
         folder = Path(repo)
-        read = read_campaign(folder, table=table, code=code, campaign=campaign, scope=scope, sigma=sigma)
+        read = read_campaign(folder, table=table, code=code, campaign=campaign, scope=scope_of(scope), sigma=sigma)
         read, count = credited(read, folder, code=code, methods=self.store.methods())
         new = read.add_to(self.store)
         started = {"campaign": read.name, "new": new, "notes": list(read.notes), "at": time.time()}

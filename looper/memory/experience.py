@@ -12,14 +12,11 @@ from typing import Any
 
 from looper.errors import ConfigError
 from looper.memory.credit import credit, roles
-from looper.memory.guard import proposed
+from looper.memory.guard import FIXED, proposed
 from looper.memory.rows import Decision, Experiment, Outcome, Scope, Status, Verdict
 from looper.memory.store import MemoryStore
 from looper.memory.syntax import Code, code_of
 from looper.records import Record
-
-FIXED = ("steps", "tokens")
-"""Kinds of budgets under which a run repeats itself: there only another seed is another measurement."""
 
 
 class Noise(Record):

@@ -152,9 +152,24 @@ def _assigned(
         return Unfolded("set by a branch")
     try:
         value = fold(part, names)
-        return value if op is None else binary(op, fold(ast.Name(id=name), names), value)
+        value = value if op is None else binary(op, fold(ast.Name(id=name), names), value)
     except Unknown:
         return Unfolded(_source(part))
+    return value if _fits(value) else Unfolded(_source(part))
+
+
+def _fits(value: Value) -> bool:
+    """Tell whether a value written out has at most MOST_ITEMS parts: lists of one list double with every line."""
+    left = [value]
+    for _ in range(MOST_ITEMS + 1):
+        if not left:
+            return True
+        item = left.pop()
+        if isinstance(item, tuple | list):
+            left.extend(item)
+        elif isinstance(item, dict):
+            left.extend(item.values())
+    return False
 
 
 def _source(node: ast.expr) -> str:
@@ -199,6 +214,8 @@ def _too_large(op: ast.operator, left: Value, right: Value) -> bool:
             if isinstance(some, str | bytes | tuple | list) and isinstance(times, int):
                 return bool(len(some) * max(0, times) > MOST_ITEMS)
         return bool(whole and left.bit_length() + right.bit_length() > 2 * MOST_BITS)
+    if isinstance(op, ast.Add) and all(isinstance(side, str | bytes | tuple | list) for side in (left, right)):
+        return len(left) + len(right) > MOST_ITEMS
     return isinstance(op, ast.Mod) and isinstance(left, str | bytes)  # formatting text is not arithmetic
 
 

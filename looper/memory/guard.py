@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from looper.errors import ConfigError
 from looper.memory.duplicates import NEAR, Duplicate, duplicates
 from looper.memory.rows import Decision, Experiment, Outcome, Status, Verdict
 from looper.memory.syntax import Code, code_of
 from looper.records import Record, digest_of
+
+FIXED = ("steps", "tokens")
+"""Kinds of budgets under which a run repeats itself: there only another seed is another measurement."""
+BUDGETS = (*FIXED, "seconds")
 
 
 class History(Protocol):
@@ -165,7 +170,7 @@ def believe(repeats: Sequence[Experiment], history: History) -> Belief:
         if failed or (verdict is not None and verdict.decision is Decision.CRASH):
             crashes += 1
         elif verdict is not None and verdict.delta is not None:
-            key = experiment.seed if experiment.budget_kind in ("steps", "tokens") else experiment.id
+            key = experiment.seed if experiment.budget_kind in FIXED else experiment.id
             if key not in looks or looks[key].n < verdict.n:
                 looks[key] = verdict
     if not looks:
@@ -208,7 +213,14 @@ def proposed(
     budget: float = 0.0,
     path: str = "train.py",
 ) -> Experiment:
-    """Return a change of code as the experiment that it would be; its id is a digest of what it changes and where."""
+    """Return a change of code as the experiment that it would be; its id is a digest of what it changes and where.
+
+    Raises ConfigError for a budget that is none: an unknown kind would be taken for one under which runs vary.
+    """
+    if budget_kind not in ("", *BUDGETS):
+        raise ConfigError(f"unknown budget_kind {budget_kind!r}; choose one of {', '.join(BUDGETS)}, or leave it out")
+    if not 0.0 <= budget < math.inf:
+        raise ConfigError(f"budget={budget}; give how many {budget_kind or 'steps, tokens or seconds'} a run has")
     before, after = code_of(before), code_of(after)
     old, new = (code.text.splitlines(keepends=True) for code in (before, after))
     lines = difflib.unified_diff(old, new, f"a/{path}", f"b/{path}")

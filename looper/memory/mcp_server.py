@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from looper.errors import LooperError, MachineError
+from looper.memory.check import check
 from looper.memory.client import Imported, Ingested, ResearchFSClient
 from looper.memory.experience import Logged
+from looper.memory.export import results
 from looper.memory.guard import Answer
-from looper.memory.overview import Stats
+from looper.memory.overview import LogRow, Stats
 from looper.memory.rows import Decision, Method, Status
 from looper.memory.suggestion import Findings, Tokens
 from looper.records import Record
@@ -198,6 +200,26 @@ class Tools:
         with self._memory() as client:
             return client.stats()
 
+    def log(
+        self,
+        campaign: Annotated[str, Field(description="only this one; empty for all")] = "",
+        limit: Annotated[int, Field(ge=1, le=500)] = 20,
+    ) -> list[LogRow]:
+        """List the last experiments with ids, results and verdicts, the newest last."""
+        with self._memory() as client:
+            if campaign:
+                client.store.require_campaign(campaign)
+            return client.log(campaign=campaign or None, limit=limit)
+
+    def check(self) -> list[str]:
+        """Verify the memory file, its log and every row against the log; returns the problems, none if it is whole."""
+        return check(self.path)
+
+    def export(self, campaign: Annotated[str, Field(description="name of the series of experiments")] = "") -> str:
+        """Return a campaign as the text of a results.tsv."""
+        with self._memory() as client:
+            return results(client.store, campaign)
+
     def ingest(
         self,
         target: Annotated[str, Field(description="an arXiv id, an address of a repository, a folder or a file")],
@@ -210,12 +232,15 @@ class Tools:
     def import_log(
         self,
         repo: Annotated[str, Field(description="working tree of a finished campaign with a results.tsv")],
+        table: Annotated[str, Field(description="its table of results")] = "results.tsv",
+        code: Annotated[str, Field(description="the file that its agent edited")] = "train.py",
         campaign: Campaign = "",
         scope: Scope = "",
+        sigma: Annotated[float | None, Field(gt=0, description="noise of one result, where it was measured")] = None,
     ) -> Imported:
         """Read a finished campaign into the memory."""
         with self._memory() as client:
-            return client.import_log(repo, campaign=campaign, scope=scope)
+            return client.import_log(repo, table=table, code=code, campaign=campaign, scope=scope, sigma=sigma)
 
 
 def make(path: Path) -> MCPServer[Any]:
@@ -235,7 +260,10 @@ def make(path: Path) -> MCPServer[Any]:
         tools.search,
         tools.method,
         tools.why,
+        tools.log,
         tools.stats,
+        tools.check,
+        tools.export,
         tools.ingest,
         tools.import_log,
     ):

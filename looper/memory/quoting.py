@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from looper.errors import ConfigError
 from looper.memory.rows import Decision, Evidence, Origin, Scope
 from looper.memory.search import Searcher
 from looper.memory.store import MemoryStore
@@ -13,6 +14,14 @@ READABLE = tuple(origin for origin in Origin if origin is not Origin.SESSION)
 """Sources whose passages a brief may quote; sessions of the repair agent are another matter."""
 FAILURES = 6
 PASSAGES = 4
+
+
+def origins_of(names: Sequence[str]) -> tuple[Origin, ...]:
+    """Return the kinds of sources that are named, all readable ones for no name. Raises ConfigError."""
+    for name in names:
+        if name not in list(READABLE):
+            raise ConfigError(f"unknown source {name!r}; choose among {', '.join(READABLE)}")
+    return tuple(Origin(name) for name in names) or READABLE
 
 
 def find(

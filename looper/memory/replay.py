@@ -94,10 +94,12 @@ def replay(
 ) -> list[Line]:
     """Return what every policy reaches after each number of choices.
 
-    Raises ConfigError if k is below 1 or if keyword is asked for without a goal.
+    Raises ConfigError if k is below 1, the seed below 0, or if keyword is asked for without a goal.
     """
     if not ks or min(ks) < 1 or resamples < 2:
         raise ConfigError(f"a replay needs choices of at least 1 and 2 resamples or more, not {list(ks)}, {resamples}")
+    if seed < 0:
+        raise ConfigError(f"seed={seed}; give a whole number from 0 on")
     if Policy.KEYWORD in policies and not goal:
         raise ConfigError("the policy 'keyword' looks for the words of a goal: give one, or leave the policy out")
     field = _Field(log, goal, settings or Ranking())
@@ -122,6 +124,22 @@ def replay(
         for policy in dict.fromkeys(policies)
         for at, k in enumerate(ks)
     ]
+
+
+def policies_of(names: str) -> list[Policy]:
+    """Return the policies that a text names, with commas between them. Raises ConfigError for an unknown one."""
+    found = [name.strip() for name in names.split(",") if name.strip()]
+    for name in found:
+        if name not in list(Policy):
+            raise ConfigError(f"unknown policy {name!r}; choose among {', '.join(Policy)}")
+    return [Policy(name) for name in found]
+
+
+def measure_of(name: str) -> Measure:
+    """Return the measure of a name. Raises ConfigError for an unknown one."""
+    if name not in list(Measure):
+        raise ConfigError(f"unknown measure {name!r}; choose one of {', '.join(Measure)}")
+    return Measure(name)
 
 
 class _Field:

@@ -22,6 +22,11 @@ def ancestors(scope: Scope) -> tuple[Scope, ...]:
     return tuple("/".join(parts[:n]) for n in range(len(parts), -1, -1))
 
 
+def scope_of(text: str) -> Scope:
+    """Return a scope as it is kept, `/a//b/` as `a/b`: what is spelled differently is not another place."""
+    return ancestors(text)[0]
+
+
 class Origin(StrEnum):
     """What kind of source a text comes from."""
 

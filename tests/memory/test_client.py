@@ -241,3 +241,31 @@ def _commit(repo: Path) -> str:
         subprocess.run(["git", *words], cwd=repo, check=True, env=environment)
     done = subprocess.run(["git", "rev-parse", "--short=7", "HEAD"], cwd=repo, check=True, capture_output=True)
     return done.stdout.decode().strip()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"budget_kind": "step"}, "unknown budget_kind 'step'; choose one of steps, tokens, seconds"),
+        ({"budget": -1.0}, "budget=-1.0; give how many tokens a run has"),
+        ({"budget": float("nan")}, "budget=nan"),
+    ],
+)
+def test_a_budget_that_is_none_is_refused(client: ResearchFSClient, wrong: dict[str, object], told: str) -> None:
+    where = {**WHERE, **wrong}
+    with pytest.raises(ConfigError, match=told):
+        client.propose(TRAIN, with_method("swiglu"), **where)
+    with pytest.raises(ConfigError, match=told):
+        client.log_experiment(TRAIN, **where)
+    assert client.stats().counts["experiment"] == 0
+
+
+def test_a_scope_is_one_place_however_it_is_spelled(client: ResearchFSClient) -> None:
+    baselines(client, 1, 2)
+    spelled = {**WHERE, "scope": "/research//cpu/"}
+    tried = client.log_experiment(with_method("swiglu"), TRAIN, seed=1, **spelled)
+    logged = client.log_outcome(tried.id, 2.0)
+    assert tried.scope == "research/cpu" and logged.verdict is not None and logged.verdict.delta is not None
+    assert client.noise("research/cpu/").sigma == client.noise("research/cpu").sigma is not None
+    entries = client.suggest_query(GOAL, TRAIN, limit=40, campaign="night", scope="research/cpu/").pack
+    assert next(entry.tries for entry in entries if entry.method == "swiglu") == 1

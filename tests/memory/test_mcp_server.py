@@ -19,7 +19,20 @@ anyio = pytest.importorskip("anyio")
 
 COMMAND = [sys.executable, "-m", "looper.cli", "memory", "serve"]
 PATHS = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-TOOLS = {"suggest", "propose", "log_result", "search", "method", "why", "stats", "ingest", "import_log"}
+TOOLS = {
+    "suggest",
+    "propose",
+    "log_result",
+    "search",
+    "method",
+    "why",
+    "stats",
+    "ingest",
+    "import_log",
+    "log",
+    "check",
+    "export",
+}
 WHERE = {"campaign": "c", "scope": "cpu", "budget_kind": "tokens", "budget": 1000}
 
 
@@ -46,6 +59,12 @@ async def campaign(client) -> None:
     assert logged["verdict"]["decision"] == "keep" and logged["experiment"]["methods"] == {"swiglu": "present"}
     assert "verdict: keep" in (await call("why", experiment=logged["experiment"]["id"]))["result"]
     assert (await call("stats"))["counts"]["outcome"] == 3
+    rows = (await call("log", campaign="c", limit=1))["result"]
+    assert [row["experiment"] for row in rows] == [logged["experiment"]["id"]]
+    assert (await call("check"))["result"] == []
+    assert (await call("export", campaign="c"))["result"].count("\n") == 4
+    unknown = await client.call_tool("log", {"campaign": "d"})
+    assert unknown.is_error and "no campaign 'd'" in unknown.content[0].text and "'c'" in unknown.content[0].text
     assert (await call("search", text="squared relu"))["methods"][0]["method"] == "relu_squared"
     assert (await call("method", id="swiglu"))["recipe"]
     wrong = await client.call_tool("method", {"id": "swigloo"})

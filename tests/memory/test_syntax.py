@@ -162,3 +162,17 @@ def test_changes_name_knobs_with_both_values_and_the_definitions_that_changed_th
     assert not changes(TRAIN, "# note\n" + TRAIN)
     assert changes(TRAIN, TRAIN + "print(DEPTH)\n").rewritten == (MODULE,)
     assert changes(TRAIN, TRAIN + "def (").rewritten == (MODULE,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'A = "a" * 10000\n' + "A = A + A\n" * 40,
+        "A = [0] * 100\n" + "A += A\n" * 40,
+        "A = [0] * 9\n" + "A = [A] * 9\n" * 40,
+    ],
+    ids=["text", "list", "nested"],
+)
+def test_a_constant_that_grows_without_end_stays_unknown(text: str) -> None:
+    assert isinstance(Code(text).knobs["A"], Unfolded)
+    assert len(str(Code(text).config())) < 1000

@@ -51,7 +51,11 @@ def _inflated(data: bytes, name: str, limits: Limits) -> bytes:
     most = min(limits.total_bytes, max(_PLAIN, limits.ratio * len(data)))
     out = bytearray()
     rest = data
+    members = 0
     while rest.startswith(GZIP):
+        members += 1
+        if members > limits.entries:  # each one copies the rest, so empty ones by the million would take hours
+            raise StoreError(f"{name} has more than {limits.entries:,} gzip streams; unpack it and give the folder")
         stream = zlib.decompressobj(wbits=31)
         try:
             out += stream.decompress(rest, most + 1 - len(out))
@@ -74,6 +78,8 @@ def _is_tar(data: bytes) -> bool:
             return bool(data)
     except (tarfile.TarError, ValueError):
         return False
+    except RecursionError:  # headers of headers by the thousand; reading the entries says so
+        return True
 
 
 def _members(data: bytes, name: str, limits: Limits) -> dict[str, bytes]:
@@ -92,7 +98,7 @@ def _members(data: bytes, name: str, limits: Limits) -> dict[str, bytes]:
                     raise StoreError(f"{name} holds more than {limits.total_bytes:,} bytes up to entry {member.name!r}")
                 stream = archive.extractfile(member)
                 files[_tidy(member.name)] = stream.read() if stream else b""
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
         raise StoreError(f"{name} is damaged ({error}); fetch it again") from error
     return files
 

@@ -6,13 +6,14 @@ as git has not swept it up, in the reflog or loose; afterwards its diff is lost,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from looper.errors import StoreError
+from looper.errors import ConfigError, StoreError
 from looper.memory.ingestion.git_calls import git, line
 from looper.memory.ingestion.git_history import History, read_history
 from looper.memory.ingestion.results_table import Row, read_table
@@ -76,8 +77,11 @@ def read_campaign(
 
     `table`, `code` and `settings` are its files: results, what the agent edits, and the frozen half with TIME_BUDGET.
     `sigma` is the noise of one measurement where it is known; a log of single runs cannot tell it. The campaign is
-    named after the branch if nothing else is said. Raises StoreError without a table.
+    named after the branch if nothing else is said. Raises StoreError without a table, ConfigError for a sigma that is
+    no noise.
     """
+    if sigma is not None and not 0.0 < sigma < math.inf:
+        raise ConfigError(f"sigma={sigma}; give one result's standard deviation, above 0, or leave it out if unknown")
     text, at = _table(folder, table)
     rows, notes = read_table(text, table)
     name = campaign or line("symbolic-ref", "--quiet", "--short", "HEAD", cwd=folder) or folder.resolve().name

@@ -192,8 +192,14 @@ class Fetcher:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """Hold this machine's turn: one request at a time, and the gap since the one before."""
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with (self._cache / "last_request").open("a+") as file:
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            pace = (self._cache / "last_request").open("a+")
+        except OSError as error:
+            raise MachineError(
+                f"the cache {self._cache} cannot be written: {error.strerror}; set XDG_CACHE_HOME to another folder"
+            ) from error
+        with pace as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             text = file.read().strip()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from looper.errors import StoreError
 from looper.memory.ingestion.passages import Block, lines_of
 
 NOTHING = "%"
 """What is left of a line that held a comment alone."""
+_BEGIN, _END = r"\begin{document}", r"\end{document}"
 _COMMENT = re.compile(r"(?<!\\)((?:\\\\)*)%.*")
 _INPUT = re.compile(
     r"\\(?:input|include|subfile)\s*\{(?P<name>[^{}]+)\}|\\input\s+(?P<bare>[^\s{}\\]+)"
@@ -268,9 +269,15 @@ def latex_blocks(lines: list[Line]) -> list[Block]:
 
 
 def _body(lines: list[Line]) -> list[Line]:
-    begin = next((n for n, line in enumerate(lines) if r"\begin{document}" in line.text), -1)
-    end = next((n for n, line in enumerate(lines) if r"\end{document}" in line.text), len(lines))
-    return lines[begin + 1 : end] if begin >= 0 else lines
+    """Return what stands in the `document` environment, also beside its marks; all where there is none."""
+    begin = next((n for n, line in enumerate(lines) if _BEGIN in line.text), -1)
+    if begin < 0:
+        return lines
+    opened = replace(lines[begin], text=lines[begin].text.split(_BEGIN, 1)[1])
+    rest = [*([opened] if opened.text.strip() else []), *lines[begin + 1 :]]
+    end = next((n for n, line in enumerate(rest) if _END in line.text), len(rest))
+    closed = [replace(line, text=line.text.split(_END, 1)[0]) for line in rest[end : end + 1]]
+    return [*rest[:end], *(line for line in closed if line.text.strip())]
 
 
 def _joined(lines: list[Line]) -> Iterator[Line]:

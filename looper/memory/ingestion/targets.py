@@ -13,7 +13,7 @@ from looper.memory.ingestion import archives
 from looper.memory.ingestion.arxiv import Arxiv, arxiv_id, source_blocks
 from looper.memory.ingestion.fetching import Fetcher
 from looper.memory.ingestion.files import LATEX, MARKDOWN, decoded, file_blocks, suffix_of
-from looper.memory.ingestion.folders import FolderLimits, listed, read_folder
+from looper.memory.ingestion.folders import FolderLimits, listed, read_folder, utf8
 from looper.memory.ingestion.headings import first_heading
 from looper.memory.ingestion.latex import inlined, title_of
 from looper.memory.ingestion.passages import Block, packed, sha_of
@@ -103,15 +103,15 @@ def _file(path: Path, scope: Scope, notice: Callable[[str], None]) -> tuple[Pape
     if (size := path.stat().st_size) > limit:
         raise StoreError(f"{path} has {size:,} bytes, more than {limit:,}; give the part that matters")
     data = path.read_bytes()
-    title, blocks = _contents(data, path.name)
+    title, blocks = _contents(data, utf8(path.name))
     chunks = packed(blocks)
     if not chunks:
         raise StoreError(f"{path} holds no text; give a file with some")
-    place = str(path.resolve())
+    place = utf8(str(path.resolve()))
     paper = Paper(
         id=f"file:{place}",
         origin=Origin.FILE,
-        title=title or path.name,
+        title=title or utf8(path.name),
         sha=sha_of(block.text for block in blocks),
         scope=scope,
     )

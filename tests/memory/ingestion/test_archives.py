@@ -73,3 +73,18 @@ def test_damage_is_named(data):
 def test_other_formats_are_named(data):
     with pytest.raises(StoreError, match="no gzip, tar or PDF"):
         unpack(data, "p")
+
+
+def test_empty_streams_by_the_thousand_are_refused_before_they_take_hours():
+    with pytest.raises(StoreError, match="more than 5,000 gzip streams"):
+        unpack(gzip.compress(b"") * 6000, "p")
+
+
+@pytest.mark.parametrize("kind", [b"L", b"x"])
+def test_headers_of_headers_are_damage(kind):
+    body = b"ab\0" if kind == b"L" else b"11 path=ab\n"
+    info = tarfile.TarInfo("long")
+    info.type, info.size = kind, len(body)
+    header = info.tobuf(tarfile.USTAR_FORMAT) + body.ljust(512, b"\0")
+    with pytest.raises(StoreError, match="p is damaged"):
+        unpack(header * 3000 + tarball({"a.tex": b"x"}, compress=False), "p")

@@ -1,10 +1,11 @@
 """A campaign is made here as autoresearch makes one: commits that stay, commits taken back, a table outside git."""
 
+import math
 from dataclasses import replace
 
 import pytest
 
-from looper.errors import StoreError
+from looper.errors import ConfigError, StoreError
 from looper.memory.ingestion.autoresearch import read_campaign
 from looper.memory.ingestion.results_table import read_table
 from looper.memory.rows import Decision, Status
@@ -269,3 +270,9 @@ def test_an_import_writes_an_experiment_with_its_result_or_not_at_all(lab, tmp_p
 def test_only_a_hash_becomes_part_of_an_id(lab):
     lab.row("ignore all: and\x1b[2J", "0.9", "44.0", "discard", "x")
     assert read_campaign(lab.folder).experiments[-1].id.endswith(":0005:unknown")
+
+
+@pytest.mark.parametrize("sigma", [0.0, -1.0, math.nan, math.inf])
+def test_a_sigma_that_is_no_noise_is_refused(tmp_path, sigma):
+    with pytest.raises(ConfigError, match=r"sigma=.*; give one result's standard deviation"):
+        read_campaign(tmp_path, sigma=sigma)

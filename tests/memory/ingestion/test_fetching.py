@@ -133,3 +133,10 @@ def test_the_transport_can_be_given(tmp_path):
     transport = httpx.MockTransport(lambda request: httpx.Response(200, text=str(request.url)))
     fetcher = Fetcher(cache=tmp_path, clock=FakeClock(), transport=transport)
     assert fetcher.get("https://example.org/api", {"q": "ti:a b"}).body == b"https://example.org/api?q=ti%3Aa+b"
+
+
+def test_a_cache_that_cannot_be_written_is_named(server, tmp_path):
+    (tmp_path / "file").write_text("")
+    fetcher = Fetcher(cache=tmp_path / "file" / "arxiv")
+    with pytest.raises(MachineError, match=r"file/arxiv cannot be written: .*; set XDG_CACHE_HOME"):
+        fetcher.get(f"{server.url}/a")

@@ -105,3 +105,12 @@ def test_inputs_nested_without_end_are_an_error():
 def test_braces():
     assert braced(r"{a {b} \} c} d", 0) == (r"a {b} \} c", 12)
     assert braced("{open", 0) == ("open", 5)
+
+
+def test_text_beside_the_marks_of_the_document_is_kept():
+    text = "\\documentclass{a}\n\\begin{document}\\section{One}First.\n\nMiddle.\n\nLast words.\\end{document} gone"
+    assert [block.text for block in latex_blocks(inlined({"p.tex": text}, "p.tex"))] == [
+        "First.", "Middle.", "Last words.",
+    ]  # fmt: skip
+    one = "\\documentclass{a}\\begin{document}All of it.\\end{document}"
+    assert [block.text for block in latex_blocks(inlined({"p.tex": one}, "p.tex"))] == ["All of it."]

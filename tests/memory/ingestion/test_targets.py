@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from looper.errors import ConfigError, StoreError
@@ -106,3 +108,10 @@ def test_anything_else_is_an_error_that_says_what_can_be_given(target, words):
     with pytest.raises(ConfigError, match=words) as error:
         one(target)
     assert "an arXiv id or address" in str(error.value) and "a folder" in str(error.value)
+
+
+def test_a_name_of_any_bytes_can_be_stored(tmp_path):
+    file = tmp_path / os.fsdecode(b"caf\xe9.txt")
+    file.write_text("words about gates")
+    [(paper, _)] = ingest(str(file))
+    assert paper.id.endswith("caf\ufffd.txt") and paper.title == "caf\ufffd.txt"
