@@ -1,5 +1,6 @@
 """Chat completions over HTTP: what is sent, what comes back, and every way that it can fail."""
 
+import contextlib
 import json
 import logging
 import os
@@ -342,6 +343,11 @@ def test_a_real_server_answers(tiny, tmp_path):
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
+        while True:  # a server that nobody has met is given up after two tries
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5.0):
+                break
+            time.sleep(0.2)
         model = HttpModel(base_url=f"http://127.0.0.1:{port}/v1", name="default_model", retries=30, wait=0.5)
         batch = [asking(text, max_tokens=6) for text in ("Issue: `ba_co` is wrong", "Issue: `di` is wrong")]
         first, again = model.reply(batch), model.reply(batch)
