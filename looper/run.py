@@ -29,6 +29,7 @@ from looper.protocols import (
     Model,
     Past,
     Progress,
+    Resident,
     Stage,
     Strategy,
     Tracker,
@@ -231,6 +232,7 @@ class Run:
         facts["tasks"] = len({e.task for e in examples})
         if self.parts.strategy.imitates and not self.parts.data.native:
             facts["native"] = False
+        self._release()
         try:
             if not compared:  # said to strategies too that do not look at the examples
                 raise NothingToLearn("the arm that it is compared with learned nothing there")
@@ -267,7 +269,15 @@ class Run:
         wave = Wave(tasks=drawn, attempts=attempts, temperature=temperature, seed=self.plan.seed, name=name)
         episodes = self._roll(f"practice ({arm.name})", wave, skill, arm.memories[world])
         self.entries += [Entry(arm=f"{arm.name} practice {TRAIN}", stage=i, on=i + 1, episode=e) for e in episodes]
+        self._release()
         return episodes
+
+    def _release(self) -> None:
+        """Let models give back what they hold of a graphics card, since a training comes next."""
+        models: tuple[object, ...] = (self.parts.model, self.parts.writer, self.parts.supervisor)
+        for model in models:
+            if isinstance(model, Resident):
+                model.release()
 
     def _probe(self, arm: Arm, stage: int) -> None:
         """Try the held-out tasks of every stage with the arm as it is."""

@@ -157,6 +157,26 @@ class HuggingFace:
         if "engine" in self.__dict__:  # nothing to free before the first reply
             self.engine.forget(conversation)
 
+    def release(self) -> None:
+        """Give a graphics card's memory back, as before a training; the next reply loads the weights again.
+
+        Nothing happens on a CPU, nor where no reply was asked for yet.
+        """
+        if "engine" in self.__dict__ and self.placed[0] != "cpu":
+            self._unload()
+
+    def _unload(self) -> None:
+        import gc
+
+        import torch
+
+        del self.__dict__["engine"]
+        gc.collect()
+        if self.placed[0] == "cuda":
+            torch.cuda.empty_cache()
+        elif self.placed[0] == "mps":
+            torch.mps.empty_cache()
+
 
 def _placed(device: Device, dtype: Dtype, four_bit: bool) -> tuple[str, str]:
     import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from looper.errors import LooperError
-from looper.protocols import Checked, Model
+from looper.protocols import Checked, Model, Resident
 from looper.records import Conversation, Reply, Skill
 
 
@@ -78,6 +78,11 @@ class Placed:
         if isinstance(self.model, Checked):
             with self._told():
                 self.model.check()
+
+    def release(self) -> None:
+        """Give back what the model holds of a graphics card."""
+        if isinstance(self.model, Resident):
+            self.model.release()
 
     def forget(self, conversation: str) -> None:
         """Free what the model holds of a session."""

@@ -147,6 +147,15 @@ class Checked(Protocol):
         ...
 
 
+@runtime_checkable
+class Resident(Protocol):
+    """A model that may hold memory of a graphics card, which a training needs, between its answers."""
+
+    def release(self) -> None:
+        """Give that memory back; the next reply loads the model again, and is the same."""
+        ...
+
+
 class Knowledge(Protocol):
     """The knowledge layer as an option: opens one memory for each arm and world of a run."""
 

@@ -7,6 +7,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -157,6 +158,13 @@ class _Training:
         if not math.isfinite(found):
             raise TrainingError(f"the held-out loss is {found} after epoch {self.at.epoch + 1}; lower trainer.lr")
         return found
+
+
+def once(trainer: TorchSchedule, job: Job, crew: Crew) -> Fit:
+    """Train an adapter in this process, unless that was done before; another job of a sweep may want the same one."""
+    with adapters.alone(job.out) if crew.main else nullcontext():
+        done = crew.agree(adapters.finished(job.out, job.inputs) if crew.main else None)
+        return done if done is not None else fit(trainer, job, crew)
 
 
 def fit(trainer: TorchSchedule, job: Job, crew: Crew) -> Fit:

@@ -26,6 +26,15 @@ class Precision(Enum):
     bf16 = "bf16"
 
 
+class Process(Enum):
+    """Where a training runs; no part of what it gives."""
+
+    auto = "auto"
+    """A process of its own for a large model where there is a graphics card, else here."""
+    here = "here"
+    own = "own"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
     """The settings that all backends share; the defaults follow Schulman et al. 2025 (LoRA Without Regret)."""
@@ -93,8 +102,18 @@ class TorchSchedule(Schedule):
 
     threads: int = 1
     """Threads of torch; more than 1 pays from about 100M parameters on."""
+    process: Process = Process.auto
+    """Where `fit` trains: here, or in a process of its own, whose end gives all memory of the graphics card back. auto
+    is own for a model of 100M parameters or more where there is a card (CUDA, Apple's), else here. A launch of several
+    processes always trains in them. No part of the result."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.threads < 1:
             raise ConfigError(f"trainer.threads={self.threads} is not positive; choose 1 or more")
+
+    def decisive(self) -> dict[str, Any]:
+        """Return the settings that decide what a training gives."""
+        values = super().decisive()
+        del values["process"]
+        return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,12 +41,13 @@ class TorchTrainer(TorchSchedule):
 
         A finished training of the very same inputs in `out` is returned as it is, one that was killed goes on from its
         last checkpoint to the same bits, and anything else there is replaced. An example that the model cannot take is
-        left out, logged, and counted in the manifest and the history.
+        left out, logged, and counted in the manifest and the history. `process` says where it is trained.
 
-        Raises TrainingError if no example can be trained on, for an adapter, penalty or label that does not fit, or for
-        a loss that is not finite (the best finished epoch's adapter then stays beside `out`, and the error names it).
+        Raises TrainingError if no example can be trained on, for an adapter, penalty or label that does not fit, for
+        a loss that is not finite (the best finished epoch's adapter then stays beside `out`, and the error names it),
+        or for a process of its own that was killed.
         """
-        from looper.training import adapters, lora
+        from looper.training import adapters, lora, own_process
         from looper.training.crew import Crew
 
         check(model, examples)
@@ -56,23 +56,19 @@ class TorchTrainer(TorchSchedule):
         inputs = adapters.inputs_digest(
             model, examples, start, self.decisive(), seed, under=under, penalty=penalty, objective=objective
         )
+        job = lora.Job(
+            model=model,
+            examples=examples,
+            start=start,
+            out=out,
+            seed=seed,
+            under=under,
+            penalty=penalty,
+            objective=objective,
+            inputs=inputs,
+        )
         crew = Crew()
-        with adapters.alone(out) if crew.main else nullcontext():  # another job of a sweep may want the same adapter
-            done = crew.agree(adapters.finished(out, inputs) if crew.main else None)
-            if done is not None:
-                return done
-            job = lora.Job(
-                model=model,
-                examples=examples,
-                start=start,
-                out=out,
-                seed=seed,
-                under=under,
-                penalty=penalty,
-                objective=objective,
-                inputs=inputs,
-            )
-            return lora.fit(self, job, crew)
+        return own_process.once(self, job) if own_process.wanted(self, job, crew) else lora.once(self, job, crew)
 
     def losses(self, model: Path, examples: Sequence[Example], adapters: Sequence[Path] = ()) -> Sequence[float]:
         """Return each example's mean loss per supervised token (nats) under the sum of some adapters.

@@ -222,6 +222,28 @@ def test_an_adapter_whose_tensors_do_not_fit_is_refused(tiny, adapters, tmp_path
         model.reply(BATCH[:1])
 
 
+def test_a_model_that_was_unloaded_answers_the_same(tiny, adapters):
+    model = HuggingFace(name=str(tiny), **CPU)
+    model.release()  # before the first reply
+    adapted = model.with_skill(Skill(adapters=adapters))
+    before, engine = [texts(each.reply(BATCH[:2])) for each in (adapted, model)], model.engine
+    model.release()
+    assert model.engine is engine, "on a CPU nothing is to be gained"
+    model._unload()
+    assert [texts(each.reply(BATCH[:2])) for each in (adapted, model)] == before
+    assert model.engine is not engine
+
+
+@pytest.mark.gpu
+def test_a_released_model_gives_the_cards_memory_back(tiny):
+    model = HuggingFace(name=str(tiny), device=Device.cuda, width=4, cache=4)
+    before = texts(model.reply(BATCH[:2]))
+    held = torch.cuda.memory_allocated()
+    model.release()
+    assert torch.cuda.memory_allocated() < held and "engine" not in vars(model)
+    assert texts(model.reply(BATCH[:2])) == before
+
+
 def test_a_prompt_that_fills_the_context_overflows(model):
     with pytest.raises(ContextOverflow, match="reads 512"):
         model.reply([BATCH[0], asking("Issue: " + "wrong " * 600)])
