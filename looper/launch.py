@@ -87,6 +87,8 @@ def _campaigns(experiment: Experiment, folder: Path, overrides: list[str], groun
         )
         learning.check()
     facts = _begin(experiment, folder, overrides)
+    for note in parts["benchmark"].notes:
+        print(f"note: {note}", file=sys.stderr)
     with tracked(experiment.trackers, folder) as tracker:
         tracker.event("start", facts)
         run = CampaignRun(

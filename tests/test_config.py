@@ -118,6 +118,12 @@ def test_the_run_id_is_of_values_not_of_words() -> None:
         (["trackers=wandb"], ["trackers='wandb'", "+tracker@trackers.NAME=NAME"]),
         (["+members.a=nano"], ["members.a='nano'", "+model@members.a=NAME"]),
         (["benchmark=research"], ["+campaign=standard", "+exp=research"]),
+        (["benchmark=nanochat"], ["+campaign=standard", "+exp=nanochat"]),
+        (
+            ["+exp=nanochat", "benchmark.repo=r", "campaign.arms=[memory]"],
+            ["benchmark.corpus_split=1", "benchmark.repo"],
+        ),
+        (["+exp=nanochat", "benchmark.device=gpu"], ["benchmark.device='gpu'", "cuda"]),
         (["+campaign=standard"], ["benchmark=research"]),
         (["+ranking=standard"], ["+exp=research"]),
         (["+exp=research", "strategy=ewc"], ["strategy=ewc", "strategy=none"]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import warnings
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from looper.agents.edits import apply_edit, strip_fences
 from looper.agents.indentation import Refused
 from looper.agents.prompt import Prompt
 from looper.errors import WorkspaceError
+from looper.parsing import parsed
 from looper.protocols import Box
 
 OBSERVATION_CHARS = 6000
@@ -127,7 +127,7 @@ def _parses(path: str, text: str) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(text)
+            parsed(text)
     except SyntaxError as error:
         return f" Warning: it no longer parses: line {error.lineno}: {error.msg}."
     except (ValueError, RecursionError, MemoryError) as error:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Event
 
-from looper.benchmarks.research.benchmark import Research
+from looper.benchmarks.research.improvable import Improvable
 from looper.benchmarks.research.measurement import Measurement
 from looper.campaigns.arms import Arm
 from looper.campaigns.book import Book, credited
@@ -17,6 +17,7 @@ from looper.campaigns.options import Campaign
 from looper.campaigns.spending import Spending
 from looper.campaigns.trials import Fate, Played, Trial
 from looper.errors import TrainingError, WorkspaceError
+from looper.models.recipe import offers
 from looper.records import INFRASTRUCTURE_EXITS, Episode, Recall, Trajectory, Verdict, digest_of
 from looper.session import Actor, Attempt
 
@@ -55,7 +56,7 @@ class Running:
     seed: int
     scope: str
     options: Campaign
-    benchmark: Research
+    benchmark: Improvable
     bench: Bench
     actor: Actor
     arm: Arm
@@ -270,13 +271,19 @@ class Running:
             shown = self.arm.shown(number, self.program, self.trials, blocked)
             proposal = self._session(number, attempt, shown)
             if not proposal.patch.strip():
-                blocked.append(f"- blocked nothing: {proposal.wrong or 'the session changed no file'}")
+                blocked.append(f"- blocked nothing: {proposal.wrong or self._idle(shown)}")
                 continue
             why = "" if proposal.wrong else self.arm.ruling(proposal.program, seed=self._seed(0))
             if not why:
                 return proposal, blocked
             blocked.append(f"- blocked {proposal.description}: {why}")
         return None, blocked
+
+    def _idle(self, shown: str) -> str:
+        """Say why a session changed nothing: a proposer that lives on offers had none, or chose so."""
+        if getattr(self.actor.model, "proposes_offers", False) and next(offers(shown), None) is None:
+            return f"none of the methods that were shown applies to this {PROGRAM}, by the text of its recipe"
+        return "the session changed no file"
 
     def _session(self, number: int, attempt: int, shown: str) -> Proposal:
         """Let the agent work on the best program in a fresh box."""

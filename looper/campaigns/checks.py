@@ -11,6 +11,7 @@ from typing import Any
 from looper.benchmarks.curricula import Split
 from looper.benchmarks.research.benchmark import Research
 from looper.benchmarks.research.budget import BudgetKind
+from looper.benchmarks.research.improvable import is_improvable
 from looper.campaigns.options import NEEDS_MEMORY, NEEDS_NO_MODEL, ArmName, Campaign
 from looper.errors import ConfigError
 from looper.guards import option_of
@@ -31,10 +32,11 @@ def campaigning(parts: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
     `plain` are the root's values as they were given. A value that says what every configuration says is no sign of a
     wish, so it passes.
     """
-    research, campaign = isinstance(parts["benchmark"], Research), "campaign" in parts
-    if research and not campaign:
+    benchmark, campaign = parts["benchmark"], "campaign" in parts
+    if is_improvable(benchmark) and not campaign:
+        name = type(benchmark).__module__.split(".")[-2]
         raise ConfigError(
-            "benchmark=research is worked on in campaigns: give +campaign=standard with it, or +exp=research"
+            f"benchmark={name} is worked on in campaigns: give +campaign=standard with it, or +exp={name}"
         )
     if not campaign:
         for name, what in (("ranking", "the memory's ranking in"), ("learner", "the model that learns from")):
@@ -42,9 +44,11 @@ def campaigning(parts: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
                 given = "+ranking" if name == "ranking" else "+model@learner"
                 raise ConfigError(f"{given} is {what} research campaigns; give +exp=research with it, or leave it out")
         return
-    if not research:
+    if not is_improvable(benchmark):
         raise ConfigError("a campaign needs a program to improve: give benchmark=research, or leave +campaign out")
     options: Campaign = parts["campaign"]
+    if any(arm in NEEDS_MEMORY for arm in options.arms) and options.earlier and not options.past:
+        benchmark.with_split(benchmark.corpus_split + 1)  # what earlier campaigns work on
     if options.past:
         MemoryStore.open(Path(options.past), read_only=True).connection.close()
     if ArmName.tpe in options.arms and find_spec("optuna") is None:
@@ -98,8 +102,9 @@ def _ignored(parts: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
     for name in ("supervisor", "synthesizer"):
         if name in parts:
             raise ConfigError(f"+model@{name} has no effect in a research campaign: leave it out")
-    benchmark: Research = parts["benchmark"]
-    usual = Research.__dataclass_fields__["pace"].default
+    benchmark, usual = parts["benchmark"], Research.__dataclass_fields__["pace"].default
+    if not isinstance(benchmark, Research):
+        return
     if benchmark.budget_kind is not BudgetKind.seconds and benchmark.pace != usual:
         raise ConfigError(
             f"benchmark.pace={benchmark.pace:g} has no effect with benchmark.budget_kind="

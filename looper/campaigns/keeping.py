@@ -11,6 +11,7 @@ from statistics import fmean, variance
 
 from looper.campaigns.options import Campaign
 from looper.errors import TrainingError
+from looper.parsing import parsed
 
 
 class Decision(Enum):
@@ -80,7 +81,7 @@ def added(before: str, after: str) -> int:
 
 
 def _lines(program: str) -> int:
-    tree = ast.parse(program)
+    tree = parsed(program)
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None

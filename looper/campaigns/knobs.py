@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from looper.errors import ConfigError, MachineError
+from looper.parsing import parsed
 
 REACH = 4.0
 """A real constant is drawn from a quarter to four times its value, evenly in its logarithm."""
@@ -26,7 +27,7 @@ class Knob:
 
     def put(self, value: float | int) -> str:
         """Return the line with another value; a comment after it stays."""
-        number = ast.get_source_segment(self.line, _assigned(ast.parse(self.line.strip()))) or ""
+        number = ast.get_source_segment(self.line, _assigned(parsed(self.line.strip()))) or ""
         return self.line.replace(number, repr(value), 1)
 
 
@@ -40,7 +41,7 @@ def knobs(program: str) -> list[Knob]:
     """Return the knobs of a program: upper-case names that are assigned a positive number at its top level."""
     lines = program.split("\n")
     found = []
-    for node in ast.parse(program).body:
+    for node in parsed(program).body:
         if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
             continue
         (target, *others), value = node.targets, node.value.value

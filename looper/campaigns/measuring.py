@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from looper.benchmarks.research.benchmark import Research
+from looper.benchmarks.research.improvable import Improvable
 from looper.benchmarks.research.measurement import Measurement
 from looper.protocols import Workspace
 from looper.records import digest_of
@@ -20,7 +20,7 @@ from looper.store import Store, read_record, write_whole
 class Bench:
     """Measures programs; safe to use from several threads."""
 
-    benchmark: Research
+    benchmark: Improvable
     workspace: Workspace
     store: Store
     at_once: int = 1

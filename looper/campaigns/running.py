@@ -11,8 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from looper.benchmarks.research.benchmark import Research
-from looper.benchmarks.research.budget import BudgetKind
+from looper.benchmarks.research.improvable import Improvable
+from looper.campaigns.branch import leave_branch, with_commits
 from looper.campaigns.campaign import Running
 from looper.campaigns.learning import Learning
 from looper.campaigns.options import NEEDS_MEMORY, Campaign
@@ -36,14 +36,14 @@ class CampaignRun:
     """Carries out a run of campaigns."""
 
     options: Campaign
-    benchmark: Research
+    benchmark: Improvable
     ranking: Ranking
     actor: Actor
     folder: Path
     seed: int
     temperature: float
     parallel: int
-    """Campaigns at a time, at most; never more than there are cores, and one where seconds are the budget."""
+    """Campaigns at a time, at most; never more than there are cores, and one where trainings disturb one another."""
     tracker: Tracker
     learning: Learning | None = None
     """What trains on the sessions when all is played; None to learn nothing."""
@@ -101,10 +101,12 @@ class CampaignRun:
             facts = self.learning.learn(played, self.actor.store, seed=self.seed)
             self.tracker.event("consolidated", {"arm": ADAPTED, **facts})
             metrics["learning"] = {ADAPTED: [facts]}
+        if self.benchmark.notes:
+            metrics["notes"] = list(self.benchmark.notes)
         return metrics, {one.name: rows(one) for one in played}
 
     def _workers(self) -> int:
-        if self.benchmark.budget_kind is BudgetKind.seconds:
+        if self.benchmark.one_at_a_time:
             return 1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, min(self.parallel, cores))
@@ -113,7 +115,10 @@ class CampaignRun:
         """Write the campaign's results.tsv and its best program."""
         place = self.folder / "campaigns" / one.name
         with MemoryStore.open(self.folder / one.memory, read_only=True) as store:
-            write_whole(place / "results.tsv", results(store, one.name))
+            table = results(store, one.name)
+        if self.benchmark.branches:
+            table = with_commits(table, leave_branch(place / "repository", one, self.benchmark))
+        write_whole(place / "results.tsv", table)
         write_whole(place / "best_train.py", one.program)
 
 

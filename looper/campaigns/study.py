@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
-from looper.benchmarks.research.benchmark import Research
+from looper.benchmarks.research.improvable import Improvable
 from looper.campaigns.arms import Arm, Even, Informed, Parzen, Uninformed
 from looper.campaigns.book import Book
 from looper.campaigns.campaign import PROGRAM, Running
@@ -35,7 +35,7 @@ class Study:
     """Plays the campaigns of a run; a finished one is read back instead."""
 
     options: Campaign
-    benchmark: Research
+    benchmark: Improvable
     ranking: Ranking
     actor: Actor
     """Agent, workspace, store and model of the sessions."""
@@ -108,7 +108,7 @@ class Study:
                     replicate,
                     name=f"{EARLIER}-{replicate}-{i}",
                     seed=self._seed(replicate, i),
-                    benchmark=dataclasses.replace(self.benchmark, corpus_split=split),
+                    benchmark=self.benchmark.with_split(split),
                     start=self.memory_path(played[-1].name) if played else None,
                     earlier=[one.name for one in played],
                 )
@@ -122,7 +122,7 @@ class Study:
         *,
         name: str,
         seed: int,
-        benchmark: Research,
+        benchmark: Improvable,
         start: Path | None,
         earlier: Sequence[str],
     ) -> Played:
@@ -137,7 +137,7 @@ class Study:
             return known
         part = self._fresh(file, start)
         kind, amount = benchmark.budget_kind.value, benchmark.budget
-        scope = f"{benchmark.scope}/{amount:g}-{kind}/split{benchmark.corpus_split}"
+        scope = benchmark.conditions
         placebo = seed if arm is ArmName.shuffled else None
         with LoopGraph(
             part,
@@ -207,7 +207,7 @@ class Study:
         model: Model = Recipe() if arm in NEEDS_NO_MODEL else self.actor.model
         return dataclasses.replace(self.actor, model=model)
 
-    def _arm(self, arm: ArmName, graph: LoopGraph, benchmark: Research, scope: str, seed: int, replicate: int) -> Arm:
+    def _arm(self, arm: ArmName, graph: LoopGraph, benchmark: Improvable, scope: str, seed: int, replicate: int) -> Arm:
         offers = bool(getattr(self.actor.model, "proposes_offers", False))
         if arm is ArmName.random:
             return Even(seed=seed)

@@ -99,9 +99,10 @@ def restore(lines: Iterable[str], path: Path) -> int:
 def results(store: MemoryStore, campaign: str) -> str:
     """Return a campaign as results.tsv: commit, val_bpb, memory_gb, status, description.
 
-    The commit is the last part of the experiment's id, seven characters at most. A crash has the metric 0.000000, as
-    autoresearch writes it; an unknown memory is left empty. Experiments that have no verdict yet, or no metric, are
-    left out, except that a baseline counts as kept; an inconclusive change was not kept, so it reads `discard`.
+    The commit is the last part of the experiment's id, seven characters at most. A crash has the metric 0.000000 and,
+    where it is unknown, the memory 0.0, as autoresearch writes it; any other unknown memory is left empty. Experiments
+    that have no verdict yet, or no metric, are left out, except that a baseline counts as kept; an inconclusive change
+    was not kept, so it reads `discard`.
     """
     store.require_campaign(campaign)
     experiments = store.experiments(campaign)
@@ -134,7 +135,8 @@ def _result(experiment: Experiment, outcome: Outcome, verdict: Verdict | None) -
         return ""
     commit = re.split(r"[:/@]", experiment.id)[-1][:7]
     value = 0.0 if status == "crash" or outcome.metric is None else outcome.metric
-    memory = "" if outcome.memory is None else f"{outcome.memory / _GIBI:.1f}"
+    unknown = "0.0" if status == "crash" else ""
+    memory = unknown if outcome.memory is None else f"{outcome.memory / _GIBI:.1f}"
     return "\t".join((commit, f"{value:.6f}", memory, status, " ".join(visible(experiment.description).split())))
 
 

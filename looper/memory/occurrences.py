@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from looper.memory.syntax import Code, canonical, statements
+from looper.parsing import parsed
 
 ANYTHING = "_"
 """Name that stands for any expression or statement in a pattern."""
@@ -90,7 +91,7 @@ def imports(code: Code, name: str) -> bool:
 @lru_cache(maxsize=512)
 def pattern_of(text: str) -> ast.expr | tuple[ast.stmt, ...]:
     """Return a pattern as an expression or as statements. Raises SyntaxError, also for an empty one."""
-    body = statements(ast.parse(text).body) or ast.parse(text).body
+    body = statements(parsed(text).body) or parsed(text).body
     if not body:
         raise SyntaxError("an empty pattern")
     if len(body) == 1 and isinstance(body[0], ast.Expr):

@@ -37,6 +37,7 @@ from looper.memory.evaluation import ARITY, Evaluation
 from looper.memory.occurrences import pattern_of
 from looper.memory.rows import Method
 from looper.memory.syntax import Code, code_of
+from looper.parsing import parsed_expression
 
 _PARTS = (
     ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.USub, ast.BinOp, ast.Compare, ast.Subscript,
@@ -80,7 +81,7 @@ class _Wrong(Exception):
 @lru_cache(maxsize=1024)
 def _checked(predicate: str) -> ast.Expression:
     try:
-        tree = ast.parse(predicate.strip(), mode="eval")
+        tree = parsed_expression(predicate.strip())
     except (SyntaxError, ValueError, RecursionError) as error:
         raise _Wrong(f"does not parse as an expression: {error}; see looper/memory/predicates.py") from None
     functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from looper.memory.folding import Unfolded, Value, constants, literal_number
+from looper.parsing import parsed
 
 KNOB = re.compile(r"[A-Z][A-Z0-9_]*")
 """How the name of a module-level constant looks that an experiment may turn."""
@@ -34,7 +35,7 @@ class Code:
         try:
             with warnings.catch_warnings():  # an odd escape in a string is not this program's concern
                 warnings.simplefilter("ignore")
-                return ast.parse(self.text)
+                return parsed(self.text)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
 

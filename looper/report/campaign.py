@@ -36,6 +36,7 @@ def campaign_table(metrics: Metrics) -> RenderableType:
     if len(metrics["campaigns"]) == 1:
         parts += [Text(line) for line in kept_lines(metrics["campaigns"][0])]
     parts += [Padding(Text(LEGEND, style="dim"), (0, 0, 1, 0)), *(Text(line) for line in note_lines(metrics))]
+    parts += [Text(f"Note: {line}", style="yellow") for line in metrics.get("notes", ())]
     parts.append(Padding(Text(metrics["verdict"], style="bold"), (1, 0, 0, 0)))
     return Group(*parts)
 

@@ -83,7 +83,7 @@ def run(
     place: Path,
     *,
     model: Any = None,
-    benchmark: Simulated | None = None,
+    benchmark: Any = None,
     seed: int = 1,
     learning: Any = None,
     **options: Any,

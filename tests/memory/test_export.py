@@ -94,7 +94,7 @@ def test_results_have_autoresearchs_columns(path: Path) -> None:
             "commit\tval_bpb\tmemory_gb\tstatus\tdescription",
             "aaaaaaa\t2.250000\t3.0\tkeep\t",
             "bbbbbbb\t2.000000\t\tkeep\tgate the layer",
-            "2\t0.000000\t\tcrash\t",
+            "2\t0.000000\t0.0\tcrash\t",
             "3\t2.500000\t\tdiscard\t",
         ]
         with pytest.raises(StoreError, match=r"no campaign 'second'.*'first'"):

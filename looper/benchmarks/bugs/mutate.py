@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from looper.benchmarks.bugs.scope import Function
+from looper.parsing import parsed
 
 
 class Kind(StrEnum):
@@ -282,7 +283,7 @@ def edits(function: Function, lines: tuple[str, ...] | None = None) -> tuple[Edi
 
 def _statements(source: str) -> Iterator[ast.stmt]:
     """Yield a function's statements without its docstring and defaults."""
-    top = ast.parse(source).body[0]
+    top = parsed(source).body[0]
     assert isinstance(top, ast.FunctionDef)
     for statement in top.body:
         if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):

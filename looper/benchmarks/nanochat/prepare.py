@@ -39,12 +39,16 @@ CONTEXT = int(os.environ.get("NANOCHAT_CONTEXT", 2048 if LARGE else 256))
 """Tokens that the model sees, in training and when it is scored."""
 TIME_BUDGET = float(os.environ.get("NANOCHAT_SECONDS", 300))
 """Seconds of training."""
+TOKEN_BUDGET = int(os.environ.get("NANOCHAT_TOKENS", 0))
+"""Tokens of training instead of seconds; 0: seconds decide."""
 UNCOUNTED_STEPS = 10 if LARGE else 2
 """First steps of a training, which compile and warm up: they train, but their time does not count."""
 VALIDATION_TOKENS = int(os.environ.get("NANOCHAT_VALIDATION_TOKENS", 10 * 2**20 if LARGE else 2**14))
 """Tokens that are scored; all of the split if it has fewer."""
 SEED = int(os.environ.get("NANOCHAT_SEED", 1))
 """Decides the initial weights and the order of the data."""
+SPLIT = os.environ.get("NANOCHAT_SPLIT", "0")
+"""Which documents are held out; every number is a split of its own."""
 
 START = 0
 """The token before each document; it stands for no byte."""
@@ -96,6 +100,9 @@ def order(rows: int, seed: int) -> Iterator[int]:
         yield from torch.randperm(rows, generator=draw).tolist()
 
 
+given = [0]  # tokens of all batches so far
+
+
 def batches(size: int, *, seed: int = SEED) -> Iterator[tuple[Tensor, Tensor]]:
     """Give training batches without end, on the device: inputs and the tokens after them, both (B, T).
 
@@ -105,6 +112,7 @@ def batches(size: int, *, seed: int = SEED) -> Iterator[tuple[Tensor, Tensor]]:
     stream = order((len(data) - 1) // CONTEXT, seed)
     while True:
         rows = rows_at(data, np.fromiter(islice(stream, size), np.int64, size) * CONTEXT)
+        given[0] += size * CONTEXT
         if LARGE:
             rows = rows.pin_memory()
         rows = rows.to(DEVICE, non_blocking=LARGE)
@@ -146,10 +154,8 @@ def evaluate_bpb(logits: Callable[[Tensor], Tensor], size: int = max(1, SCORED_A
 
 def synchronise() -> None:
     """Wait until the device has done what it was asked to."""
-    if DEVICE.startswith("cuda"):
-        torch.cuda.synchronize()
-    elif DEVICE == "mps":
-        torch.mps.synchronize()
+    if DEVICE != "cpu":
+        (torch.mps if DEVICE == "mps" else torch.cuda).synchronize()
 
 
 class Clock:
@@ -158,6 +164,7 @@ class Clock:
     def __init__(self) -> None:
         """Start with the first step."""
         self.steps, self.seconds, self.uncounted, self.last = 0, 0.0, 0.0, time.perf_counter()
+        self.tokens = self.step_tokens = 0
 
     def tick(self) -> float:
         """End a step and return its seconds."""
@@ -165,6 +172,7 @@ class Clock:
         now = time.perf_counter()
         taken, self.last = now - self.last, now
         self.steps += 1
+        self.step_tokens, self.tokens = given[0] - self.tokens, given[0]
         if self.steps > UNCOUNTED_STEPS:
             self.seconds += taken
         else:
@@ -173,16 +181,17 @@ class Clock:
 
     @property
     def progress(self) -> float:
-        """Share of the budget that is spent."""
+        """Share of the budget that is spent; of a budget of tokens, 1 when no further step fits."""
+        if TOKEN_BUDGET:
+            return self.tokens / TOKEN_BUDGET if self.tokens + self.step_tokens <= TOKEN_BUDGET else 1.0
         return min(1.0, self.seconds / TIME_BUDGET)
 
 
-def standard_library() -> Iterator[str]:
-    """Give the sources of this Python, without its tests and what a build wrote for one machine."""
+def library_files() -> list[Path]:
+    """Return the sources of this Python, without its tests and what a build wrote for one machine."""
     root = Path(sysconfig.get_path("stdlib"))
-    for path in sorted(root.rglob("*.py")):
-        if not LEFT_OUT.intersection(path.relative_to(root).parts) and not path.name.startswith("_sysconfigdata"):
-            yield path.read_text(encoding="utf-8", errors="replace")
+    found = [path for path in sorted(root.rglob("*.py")) if not LEFT_OUT.intersection(path.relative_to(root).parts)]
+    return [path for path in found if not path.name.startswith("_sysconfigdata")]
 
 
 def text_files(paths: Iterable[Path]) -> Iterator[str]:
@@ -217,7 +226,7 @@ def documents(data: str, column: str) -> Iterator[str]:
     """Give the documents of a folder, a file, a data set by name, or of the standard library if the name is empty."""
     path = Path(data).expanduser()
     if not data:
-        return standard_library()
+        return (path.read_text(encoding="utf-8", errors="replace") for path in library_files())
     if path.is_dir():
         files = [file for file in sorted(path.rglob("*")) if file.is_file()]
         files = [file for file in files if not any(part[0] == "." for part in file.relative_to(path).parts)]
@@ -238,6 +247,12 @@ class Document(NamedTuple):
     held_out: bool
 
 
+def is_held_out(digest: str, split: str = SPLIT) -> bool:
+    """Whether the document of this digest belongs to the validation split."""
+    drawn = digest if split == "0" else hashlib.sha256(f"{split}:{digest}".encode()).hexdigest()
+    return int(drawn[:8], 16) < VALIDATION_SHARE * 2**32
+
+
 def dealt(texts: Iterable[str], limit: int) -> Iterator[Document]:
     """Give each text once, with its split, until there are `limit` bytes."""
     seen: set[bytes] = set()
@@ -252,7 +267,7 @@ def dealt(texts: Iterable[str], limit: int) -> Iterator[Document]:
             return
         seen.add(digest.digest())
         total += len(content)
-        yield Document(content.decode(), digest.hexdigest(), int(digest.hexdigest()[:8], 16) < VALIDATION_SHARE * 2**32)
+        yield Document(content.decode(), digest.hexdigest(), is_held_out(digest.hexdigest()))
 
 
 def tokenizer_of(texts: Iterable[str]) -> Any:

@@ -1,9 +1,8 @@
-"""Train a GPT on one GPU within a fixed budget of wall-clock time, and score it in bits per byte.
+"""Train a GPT on one GPU within a fixed budget, and score it in bits per byte. This is the file to improve.
 
-This is the file to improve. `python train.py`, in a folder with prepare.py, prints `val_bpb`: bits per byte on
-documents that were never trained on, lower is better. prepare.py fixes the data, the clock, the seed and the score. As
-it stands: rotary positions, normalised queries and keys, sliding windows, value embeddings, squared ReLU, Muon for
-matrices and AdamW for the rest, a warm-down by time. Without a GPU the same file trains a small model.
+`python train.py`, in a folder with prepare.py, prints `val_bpb` on documents that were never trained on; lower is
+better. As it stands: rotary positions, normalised queries and keys, sliding windows, value embeddings, squared ReLU,
+Muon for matrices and AdamW for the rest, a warm-down. Without a GPU the same file trains a small model.
 """
 
 from __future__ import annotations
@@ -14,18 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from prepare import (  # type: ignore[import-not-found]
-    CONTEXT,
-    DEVICE,
-    LARGE,
-    SEED,
-    UNCOUNTED_STEPS,
-    VOCABULARY,
-    Clock,
-    batches,
-    corpus,
-    evaluate_bpb,
-)
+from prepare import CONTEXT, DEVICE, LARGE, SEED, UNCOUNTED_STEPS, VOCABULARY, Clock, batches, corpus, evaluate_bpb  # type: ignore[import-not-found]
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -59,10 +47,8 @@ FINAL_LR = 0.0  # share of the learning rates that is left at the end
 # Hardware
 COMPILE = LARGE
 HALF = LARGE and torch.cuda.get_device_capability()[0] >= 8  # bfloat16 on CUDA; everything else is float32
-PEAK_TFLOPS = {  # dense bfloat16; the first name that is part of the device's name counts
-    "B200": 2250.0, "H200": 989.5, "H100 PCIe": 756.0, "H100 NVL": 835.5, "H100": 989.5, "A100": 312.0, "A10G": 70.0,
-    "A10": 125.0, "L40S": 362.0, "L40": 181.0, "L4": 121.0, "A6000": 154.8, "5090": 209.5, "4090": 165.2, "3090": 71.0,
-}  # fmt: skip
+PEAK_TFLOPS = {"H200": 989.5, "H100 PCIe": 756.0, "H100": 989.5, "A100": 312.0, "L40S": 362.0, "4090": 165.2}
+"""Of dense bfloat16; the first name that is part of the device's name counts."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +95,8 @@ def rotate(x: Tensor, by: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     """Let each position see itself and the `window - 1` before it: three times (B, H, T, D) to (B, H, T, D).
 
-    A window shorter than the row is cut into blocks, each of which sees itself and the block before under a mask: the
-    cost grows with T * window. Blocks are counted as heads. Without a window this is plain causal attention, which has
-    the faster kernels.
+    A window shorter than the row is cut into blocks, counted as heads, each of which sees itself and the one before,
+    masked: the cost grows with T * window. Without a window this is plain causal attention, with its faster kernels.
     """
     size, heads, length, width = q.shape
     if window >= length:
@@ -122,9 +107,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
     at, block = torch.arange(window, device=q.device), torch.arange(q.size(2), device=q.device)
     back = at[:, None] + window - torch.arange(2 * window, device=q.device)  # how far before the query a key is
     seen = (back >= 0) & (back < window) & (block[:, None, None] * window + at[:, None] >= back)  # (N, W, 2W)
-    y = F.scaled_dot_product_attention(
-        q.flatten(1, 2), k.flatten(1, 2), v.flatten(1, 2), attn_mask=seen.repeat(heads, 1, 1)
-    )
+    q, k, v = (x.flatten(1, 2) for x in (q, k, v))
+    y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen.repeat(heads, 1, 1))
     return y.view(size, heads, -1, width)[:, :, :length]
 
 
@@ -132,14 +116,11 @@ class Attention(nn.Module):
     """Causal self-attention with several heads, and in some layers an embedding of the token added to its value."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
-        """Make the projections of one layer."""
         super().__init__()
         self.window = config.window(layer)
         self.head_width = config.width // config.heads
-        self.query = nn.Linear(config.width, config.width, bias=False)
-        self.key = nn.Linear(config.width, config.width, bias=False)
-        self.value = nn.Linear(config.width, config.width, bias=False)
-        self.out = nn.Linear(config.width, config.width, bias=False)
+        square = [nn.Linear(config.width, config.width, bias=False) for _ in range(4)]
+        self.query, self.key, self.value, self.out = square
         self.token_value = nn.Embedding(config.vocabulary, config.width) if config.has_values(layer) else None
         self.gate = nn.Linear(GATE_WIDTH, config.heads, bias=False) if config.has_values(layer) else None
 
@@ -160,31 +141,15 @@ class Attention(nn.Module):
         return mixed
 
 
-class MLP(nn.Module):
-    """The part of a block that treats every position alone."""
+class Block(nn.Module):
+    """Attention and a part that treats every position alone, each added to the residual stream."""
 
-    def __init__(self, config: GPTConfig) -> None:
-        """Make the two projections."""
+    def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
+        self.attention = Attention(config, layer)
         hidden = int(MLP_RATIO * config.width)
         self.up = nn.Linear(config.width, hidden, bias=False)
         self.down = nn.Linear(hidden, config.width, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, C) to (B, T, C)."""
-        hidden = F.relu(self.up(x)).square()
-        mapped: Tensor = self.down(hidden)
-        return mapped
-
-
-class Block(nn.Module):
-    """Attention and MLP, each added to the residual stream."""
-
-    def __init__(self, config: GPTConfig, layer: int) -> None:
-        """Make the block of one layer."""
-        super().__init__()
-        self.attention = Attention(config, layer)
-        self.mlp = MLP(config)
         self.keep = nn.Parameter(torch.tensor(1.0))
         self.recall = nn.Parameter(torch.tensor(0.1))
 
@@ -192,8 +157,8 @@ class Block(nn.Module):
         """Bring the first stream back in, attend, then think: (B, T, C) to (B, T, C)."""
         x = self.keep * x + self.recall * first
         x = x + self.attention(norm(x), tokens, by)
-        x = x + self.mlp(norm(x))
-        return x
+        out: Tensor = x + self.down(F.relu(self.up(norm(x))).square())
+        return out
 
 
 class GPT(nn.Module):
@@ -202,7 +167,6 @@ class GPT(nn.Module):
     rotations: Tensor
 
     def __init__(self, config: GPTConfig) -> None:
-        """Make the model with random weights."""
         super().__init__()
         self.config = config
         self.token = nn.Embedding(config.vocabulary, config.width)
@@ -275,7 +239,6 @@ class Muon:
     """Nesterov momentum whose updates of matrices are made orthogonal; matrices of one shape go together."""
 
     def __init__(self, parameters: list[nn.Parameter], lr: float) -> None:
-        """Start with momenta of 0."""
         self.lr = lr
         shapes = {p.shape: [q for q in parameters if q.shape == p.shape] for p in parameters}
         self.groups = [(group, torch.zeros(len(group), *shape, device=DEVICE)) for shape, group in shapes.items()]
@@ -297,15 +260,13 @@ class AdamW:
     """PyTorch's AdamW with a learning rate a group and the schedule of `rate`; nothing decays."""
 
     def __init__(self, groups: list[tuple[list[nn.Parameter], float]]) -> None:
-        """Take groups of parameters and their learning rates."""
-        self.rates = [lr for _, lr in groups]
-        made = [{"params": parameters, "lr": lr} for parameters, lr in groups]
+        made = [{"params": p, "lr": lr, "base": lr} for p, lr in groups]
         self.inner = torch.optim.AdamW(made, betas=BETAS, eps=1e-10, weight_decay=0.0, fused=DEVICE != "mps")
 
     def step(self, progress: float) -> None:
         """Update all groups."""
-        for group, lr in zip(self.inner.param_groups, self.rates, strict=True):
-            group["lr"] = lr * rate(progress)
+        for group in self.inner.param_groups:
+            group["lr"] = group["base"] * rate(progress)
         self.inner.step()
 
 
@@ -315,8 +276,7 @@ def optimisers(model: GPT) -> Iterator[Muon | AdamW]:
     head = [named.pop("head.weight")]
     embeddings = [named.pop(name) for name in list(named) if name.endswith(("token.weight", "token_value.weight"))]
     yield Muon([p for p in named.values() if p.ndim == 2], MATRIX_LR)
-    scalars = [p for p in named.values() if p.ndim < 2]
-    yield AdamW([(embeddings, EMBEDDING_LR), (head, HEAD_LR), (scalars, SCALAR_LR)])
+    yield AdamW([(embeddings, EMBEDDING_LR), (head, HEAD_LR), ([p for p in named.values() if p.ndim < 2], SCALAR_LR)])
 
 
 def loss_of(model: GPT, x: Tensor, y: Tensor) -> Tensor:
@@ -362,8 +322,7 @@ def mfu(model: GPT, clock: Clock) -> float:
     name = torch.cuda.get_device_name() if HALF else ""
     peak: float = next((tflops for known, tflops in PEAK_TFLOPS.items() if known in name), math.nan)
     done: float = flops_per_token(model) * (clock.steps - UNCOUNTED_STEPS) * TOTAL_BATCH
-    share: float = done / (clock.seconds * peak * 1e12)
-    return 100 * share
+    return float(100 * done / (clock.seconds * peak * 1e12))
 
 
 def main() -> None:
@@ -376,8 +335,7 @@ def main() -> None:
     clock = train(model)
     print(f"the first {UNCOUNTED_STEPS} steps took {clock.uncounted:.1f} s, which are not counted")
     val_bpb = evaluate_bpb(model.eval())
-    print("---")
-    print(f"val_bpb:          {val_bpb:.6f}")
+    print(f"---\nval_bpb:          {val_bpb:.6f}")
     print(f"training_seconds: {clock.seconds:.1f}")
     print(f"total_seconds:    {time.perf_counter() - started:.1f}")
     print(f"peak_vram_mb:     {torch.cuda.max_memory_allocated() / 2**20 if LARGE else 0.0:.1f}")

@@ -12,14 +12,11 @@ it; under Landlock it holds their docstrings too, and under resource limits alon
 
 from __future__ import annotations
 
-import json
-import math
 import platform
-import re
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +24,11 @@ from typing import TYPE_CHECKING, Any
 from looper.benchmarks.research import contract as rules
 from looper.benchmarks.research import scoring
 from looper.benchmarks.research.budget import Budget, BudgetKind
-from looper.benchmarks.research.measurement import LOG_CHARS, Cheat, Measurement
+from looper.benchmarks.research.ending import ROOM, facts_of, refused, report_in, status_of, weights_in
+from looper.benchmarks.research.measurement import LOG_CHARS, Measurement
 from looper.errors import ConfigError, WorkspaceError
-from looper.protocols import Box, Workspace
-from looper.records import CommandResult, Source, Task, Tests, digest_of
+from looper.protocols import Workspace
+from looper.records import Source, Task, Tests, digest_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,12 +36,11 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Raised when the same code, budget and seed would be measured differently."""
 FOLDER = Path(__file__).parent
-ROOM = ".judge"
-"""Folder of a box with what is not the agent's."""
+SCRIPTS = ("watch.py", "guarded.py")
+"""What stands in a judged box beside the script that is started."""
 STARTING_SECONDS = 120.0
 """What a budget of seconds leaves for starting and handing over."""
 WEIGHT_BYTES = 128 << 20
-REPORT_BYTES = 100_000
 GOAL = "Lower val_bpb, the validation bits per byte of train.py, within the same training budget."
 
 
@@ -81,6 +78,27 @@ class Research:
     def spending(self) -> Budget:
         """What one training may spend."""
         return Budget(kind=self.budget_kind, amount=self.budget, pace=self.pace)
+
+    @property
+    def conditions(self) -> str:
+        """Where results hold: place, budget and split."""
+        return f"{self.scope}/{self.budget:g}-{self.budget_kind.value}/split{self.corpus_split}"
+
+    @property
+    def one_at_a_time(self) -> bool:
+        """Whether trainings disturb one another, as they do where seconds are the budget."""
+        return self.budget_kind is BudgetKind.seconds
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results has to know beside them: nothing."""
+        return ()
+
+    branches = repository = revision = ""
+
+    def with_split(self, split: int) -> Research:
+        """Return the same with other files held out."""
+        return replace(self, corpus_split=split)
 
     def files(self) -> dict[str, str]:
         """Return the files that an agent sees, path -> text, with the bundled train.py."""
@@ -138,7 +156,7 @@ class Research:
         return measurement.model_copy(update={"wall_seconds": time.monotonic() - started})
 
     def _source(self, train: str, script: str) -> Source:
-        scripts = {f"{ROOM}/{name}": (FOLDER / name).read_text(encoding="utf-8") for name in (script, "watch.py")}
+        scripts = {f"{ROOM}/{name}": (FOLDER / name).read_text(encoding="utf-8") for name in (script, *SCRIPTS)}
         files = {rules.EDITABLE: train, "prepare.py": (FOLDER / "prepare.py").read_text(encoding="utf-8")}
         sealed = scoring.held_out(self.corpus_split)
         return Source(name="research", files=files | scripts, packages=("torch",), sealed=sealed)
@@ -157,17 +175,12 @@ class Research:
             windows = scoring.training_windows(self.spending.tokens, seed, self.corpus_split)
             box.write_bytes(f"{ROOM}/windows.bin", windows)
             done = box.run(self._command("start.py", seed), seconds=limit)
-            report = _report(box)
-            try:
-                weights = box.read_bytes(f"{ROOM}/model.pt", limit=WEIGHT_BYTES)
-            except FileNotFoundError:
-                weights = b""
-            except (IsADirectoryError, WorkspaceError) as error:
-                report = report or {"error": f"the weights cannot be read: {error}"}
-                weights = b""
-        counted = {key: report[key] for key in ("steps", "tokens", "train_seconds", "peak_memory_mb") if key in report}
-        facts = counted | {"reported_bpb": _printed(done.output), "log": done.output[-LOG_CHARS:]}
-        return Measurement.model_validate(facts | _status(done, report, weights, limit)), weights
+            report = report_in(box)
+            weights, unread = weights_in(box, WEIGHT_BYTES)
+            report = report or unread
+        return Measurement.model_validate(
+            facts_of(done, report) | status_of(done, report, bool(weights), limit)
+        ), weights
 
     def _score(self, train: str, seed: int, weights: bytes, workspace: Workspace) -> dict[str, Any]:
         """Ask the trained model in two fresh boxes, and return what that changes in the measurement."""
@@ -183,7 +196,7 @@ class Research:
             reason = "the model answers training windows, and fails on validation windows"
             return changes if logits is None else {"status": "crash", "reason": reason}
         found = scoring.fault(asked, scored, probes)
-        return _refused(*found) if found else {"val_bpb": scoring.bits_per_byte(scored, self.corpus_split)}
+        return refused(*found) if found else {"val_bpb": scoring.bits_per_byte(scored, self.corpus_split)}
 
     def _answer(
         self, train: str, seed: int, weights: bytes, rows: Tensor, workspace: Workspace
@@ -193,7 +206,7 @@ class Research:
             box.write_bytes(f"{ROOM}/model.pt", weights)
             box.write_bytes(f"{ROOM}/rows.bin", rows.byte().numpy().tobytes())
             done = box.run(self._command("answer.py", seed), seconds=self.limit_seconds)
-            report = _report(box)
+            report = report_in(box)
             try:
                 data = box.read_bytes(f"{ROOM}/logits.bin", limit=scoring.answer_bytes(len(rows)))
             except (OSError, WorkspaceError):
@@ -202,59 +215,4 @@ class Research:
         if done.exit_code == 0 and not report and logits is not None:
             return {}, logits
         report = report or {"error": f"the model gave no answers (exit code {done.exit_code})"}
-        return _status(done, report, b"", self.limit_seconds) | {"log": done.output[-LOG_CHARS:]}, None
-
-
-def _refused(cheat: Cheat, reason: str) -> dict[str, Any]:
-    return {"status": "refused", "cheat": cheat, "reason": reason}
-
-
-def _report(box: Box) -> dict[str, Any]:
-    """Return what a script reported; {} if that is missing or no report, as the code may have written there."""
-    try:
-        found = json.loads(box.read_bytes(f"{ROOM}/report.json", limit=REPORT_BYTES))
-    except (OSError, ValueError, WorkspaceError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    kinds = {"steps": int, "tokens": int, "train_seconds": float, "peak_memory_mb": float, "handed_over": bool}
-    kinds |= {"error": str, "reason": str, "cheat": str}
-    out = {key: value for key, value in found.items() if isinstance(value, kinds.get(key, ()))}
-    return out if out.get("cheat", Cheat.SCORE) in set(Cheat) else {}
-
-
-def _status(done: CommandResult, report: Mapping[str, Any], weights: bytes, limit: float) -> dict[str, Any]:
-    """Say how a run ended, apart from its score."""
-    if "cheat" in report:
-        return _refused(Cheat(report["cheat"]), report["reason"])
-    if done.timed_out:
-        return {"status": "timeout", "reason": f"the run was stopped after {limit:g} seconds"}
-    printed = _printed(done.output)
-    if printed is not None:
-        reason = f"val_bpb {printed:g} was printed, and a judged run has no validation data to compute it from"
-        return _refused(Cheat.PRINTED, reason)
-    if "error" in report:
-        return {"status": "crash", "reason": report["error"]}
-    if done.exit_code != 0:
-        return {"status": "crash", "reason": _ending(done)}
-    if not report.get("handed_over") or not weights:
-        return {"status": "crash", "reason": "train.py ended without handing a model over; call evaluate_bpb(model)"}
-    return {"status": "ok"}
-
-
-def _ending(done: CommandResult) -> str:
-    if done.exit_code in (125, 137) or "MemoryError" in done.output or "can't allocate memory" in done.output:
-        return f"the run used up its memory or disk (exit code {done.exit_code})"
-    return f"the run ended with exit code {done.exit_code}"
-
-
-def _printed(output: str) -> float | None:
-    """Return the last finite val_bpb in an output."""
-    found = re.findall(r"^\s*val_bpb\s*[:=]\s*([-+.\deE]+)\s*$", output, re.MULTILINE)
-    values = []
-    for text in found:
-        try:
-            values.append(float(text))
-        except ValueError:
-            continue
-    return next((value for value in reversed(values) if math.isfinite(value)), None)
+        return status_of(done, report, False, self.limit_seconds) | {"log": done.output[-LOG_CHARS:]}, None

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 
 from looper.benchmarks.research.measurement import Cheat
+from looper.parsing import parsed
 
 EDITABLE = "train.py"
 """The one file of the task that may change."""
@@ -17,7 +19,7 @@ CODE_BYTES = 65_536
 LITERAL = 4_000
 """Characters, or elements, that a single literal may have."""
 
-_FIXED = {
+FIXED = {
     "evaluate_bpb": Cheat.SCORE,
     "batches": Cheat.LONGER,
     "TOKEN_BUDGET": Cheat.LONGER,
@@ -48,23 +50,27 @@ def contract(patch: str) -> Objection | None:
     return Cheat.PREPARE, f"the patch changes {', '.join(others)}; only {EDITABLE} may change"
 
 
-def objection(train: str) -> Objection | None:
-    """Return what can be seen in the text of train.py that no measurement would accept, None if there is nothing."""
+def objection(train: str, *, fixed: Mapping[str, Cheat] = FIXED, seeds: bool = True) -> Objection | None:
+    """Return what can be seen in the text of train.py that no measurement would accept, None if there is nothing.
+
+    `fixed` are the names that it may not bind anew; with `seeds` it may set no seed but SEED.
+    """
     if len(train.encode()) > CODE_BYTES:
         return Cheat.VALIDATION, f"train.py has {len(train.encode())} bytes; at most {CODE_BYTES} are read as code"
     try:
-        tree = ast.parse(train)
+        tree = parsed(train)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None  # running it says what is wrong
     texts = {id(text) for text in map(_documentation, ast.walk(tree)) if text}
     for node in ast.walk(tree):
-        found = _bound(node) or _seeded(node) or (None if id(node) in texts else _carried(node))
+        found = _bound(node, fixed) or (_seeded(node) if seeds else None)
+        found = found or (None if id(node) in texts else _carried(node))
         if found:
             return found
     return None
 
 
-def _bound(node: ast.AST) -> Objection | None:
+def _bound(node: ast.AST, fixed: Mapping[str, Cheat]) -> Objection | None:
     name = ""
     if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
         name = node.id
@@ -72,10 +78,10 @@ def _bound(node: ast.AST) -> Objection | None:
         name = node.name
     elif isinstance(node, ast.alias) and node.asname:
         name = node.asname
-    if name not in _FIXED or (isinstance(node, ast.alias) and node.name == name):
+    if name not in fixed or (isinstance(node, ast.alias) and node.name == name):
         return None
     line = f" in line {node.lineno}" if hasattr(node, "lineno") else ""
-    return _FIXED[name], f"train.py gives {name} another meaning{line}; prepare.py's is the one that counts"
+    return fixed[name], f"train.py gives {name} another meaning{line}; prepare.py's is the one that counts"
 
 
 def _seeded(node: ast.AST) -> Objection | None:

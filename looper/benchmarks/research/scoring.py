@@ -1,21 +1,15 @@
 """The host's half of a measurement: the questions to a trained model, and the score of its answers.
 
-Nothing here imports or unpickles what an agent wrote: answers are raw floats. Two processes that know nothing of one
-another answer. The first sees the windows that are scored. The second sees, of some of them, only a beginning, followed
-by the end of another window; where it ends is drawn anew each time. At that place the first process could have read the
-next token and the second could not, so answers that differ there have used the future, and answers that agree have
-not. A model that looks ahead at a share p of the positions is found with probability 1 - (1 - p)^SPLICED. Some windows
-are asked unchanged among other rows: an answer that differs there depends on its company.
+Nothing here imports or unpickles what an agent wrote: answers are raw floats.
 """
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from looper.benchmarks.research.measurement import Cheat
+from looper.benchmarks.research.questions import Questions, apart, draw_questions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +18,6 @@ SPLICED = 448
 """Windows of which the second process sees the beginning."""
 WHOLE = 64
 """Windows that it sees unchanged, in other company."""
-TOLERANCE = 1e-3
-"""Nats by which two answers to one question may differ: other company changes the order of sums."""
 
 
 @lru_cache(maxsize=8)
@@ -45,39 +37,11 @@ def training_windows(tokens: int, seed: int, split: int) -> bytes:
     return bytes(next(stream).numpy().tobytes())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Questions:
-    """What the two processes are asked."""
-
-    scored: Tensor
-    """All validation windows, (N, T)."""
-    probes: Tensor
-    """Beginnings and whole windows in a secret order, (M, T)."""
-    window: Tensor
-    """Which scored window a probe begins as, (M,)."""
-    last: Tensor
-    """Last position of that beginning, (M,)."""
-
-
 def questions(split: int) -> Questions:
     """Draw the questions of one measurement."""
-    import torch
-
     from looper.benchmarks.research import prepare
 
-    scored = prepare.validation_rows(split)[:, :-1]
-    draw, count, length = random.SystemRandom(), len(scored), scored.size(1)
-    window = torch.tensor(draw.sample(range(count), SPLICED + WHOLE))
-    other = (window + torch.tensor([draw.randrange(1, count) for _ in window])) % count
-    whole = torch.tensor([number < WHOLE for number in range(len(window))])[torch.tensor(_shuffled(len(window), draw))]
-    drawn = torch.tensor([draw.randrange(length - 1) for _ in window])
-    last = torch.where(whole, length - 1, drawn)
-    kept = torch.arange(length) <= last[:, None]
-    return Questions(scored=scored, probes=torch.where(kept, scored[window], scored[other]), window=window, last=last)
-
-
-def _shuffled(count: int, draw: random.Random) -> list[int]:
-    return draw.sample(range(count), count)
+    return draw_questions(prepare.validation_rows(split)[:, :-1], spliced=SPLICED, whole=WHOLE)
 
 
 def practice(split: int) -> Tensor:
@@ -115,9 +79,7 @@ def fault(asked: Questions, scored: Tensor, probes: Tensor) -> tuple[Cheat, str]
             return Cheat.NOT_FINITE, f"logits are not finite at {bad} of {answers[..., 0].numel()} positions"
     length = asked.scored.size(1)
     kept = torch.arange(length) <= asked.last[:, None]
-    first = torch.log_softmax(scored[asked.window], -1)
-    off = ((first - torch.log_softmax(probes, -1)).abs() > TOLERANCE * (1 + first.abs())).any(-1) & kept
-    whole = asked.last == length - 1
+    off, whole = apart(scored[asked.window], probes) & kept, asked.whole
     if off[whole].any():
         return Cheat.FUTURE, f"the logits of {int(off[whole].any(-1).sum())} of {WHOLE} rows depend on the other rows"
     if off.any():

@@ -26,6 +26,9 @@ _TREES = [STDLIB, _PACKAGES, os.environ.get("HOME", ""), "/proc", "/sys", "/dev"
 READABLE = tuple(f"{os.path.realpath(path)}/" for path in _TREES if path)
 if os.path.isdir(_PACKAGES):  # noqa: PTH112 - of links, where the sandbox has no mounts
     READABLE += tuple({os.path.realpath(entry.path) for entry in os.scandir(_PACKAGES)})
+SEALED = tuple(f"{os.path.realpath(path)}/" for path in os.environ.get("JUDGE_SEALED", "").split(os.pathsep) if path)
+"""Folders of a run without a sandbox that it may not read. Only these are watched there: compilers and GPU drivers
+start processes and open files of their own."""
 STARTS = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "pty.spawn"}
 """Audit events of a process that is started or replaced."""
 REFUSED = 3
@@ -56,7 +59,7 @@ def begin() -> None:
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "open":
         _opened(*arguments)
-    elif event in STARTS:
+    elif event in STARTS and not SEALED:
         refuse("process", f"train.py started a process ({event}); a run is one process")
 
 
@@ -69,12 +72,17 @@ def _opened(path: object, mode: str | None, flags: int) -> None:
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
         if writes and place == os.path.join(ROOT, "prepare.py"):  # noqa: PTH118
             refuse("prepare", "train.py opened prepare.py for writing; only train.py may change")
+    elif SEALED:
+        if place.startswith(SEALED):
+            refuse(
+                "validation", f"train.py opened {place}, which holds validation data; data comes from batches() alone"
+            )
     elif place.startswith(f"{STDLIB}/") and place.endswith((".py", ".pyc")):
         if not _is_harmless():
             refuse(
                 "validation",
-                f"train.py read {place} of the standard library, whose files are the data; the training half comes "
-                "from batches() alone",
+                f"train.py read {place} of the standard library, whose files may be data; data comes from batches() "
+                "alone",
             )
     elif not place.startswith(READABLE):
         refuse("outside", f"train.py opened {place}, outside of its folder")

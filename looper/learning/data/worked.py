@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import shlex
 import warnings
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from looper.actions import Action, Bash, Done, Edit, Read, Write, render
 from looper.learning.data.changes import Change, Unplayable, applied, change_of, definition, patched
 from looper.learning.patches import FilePatch, parse_patch
+from looper.parsing import parsed
 from looper.records import Task
 
 WINDOW = 9
@@ -181,7 +181,7 @@ def _check_parses(path: str, text: str) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ast.parse(text)
+            parsed(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Unplayable("a step that leaves a file that does not parse") from error
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
 
 from looper.errors import PatchError
 from looper.memory.predicates import applies, present
 from looper.memory.rows import Method
 from looper.memory.syntax import Code, code_of
+from looper.parsing import parsed
 
 
 def apply(method: Method, code: str, *, pack: Iterable[Method] = ()) -> str:
@@ -36,7 +36,7 @@ def apply(method: Method, code: str, *, pack: Iterable[Method] = ()) -> str:
     for number, edit in enumerate(method.recipe, 1):
         code = _edited(code, edit["search"], edit["replace"], f"edit {number} of method {method.id!r}")
     try:
-        ast.parse(code)
+        parsed(code)
     except SyntaxError as error:
         raise PatchError(f"method {method.id!r} leaves invalid Python at line {error.lineno}: {error.msg}") from error
     if not present(method, Code(code)):

@@ -135,6 +135,26 @@ def test_the_score_is_bits_per_byte(prepare: ModuleType) -> None:
         prepare.evaluate_bpb(lambda x: x.float())
 
 
+def test_splits_hold_out_other_documents(prepare: ModuleType) -> None:
+    digests = [f"{number:064x}"[::-1] for number in range(2000)]
+    first, second = ({d for d in digests if prepare.is_held_out(d, split)} for split in ("1", "2"))
+    assert first and second and len(first & second) < len(first) / 2
+    assert prepare.is_held_out("0" * 64) and not prepare.is_held_out("f" * 64)
+
+
+def test_a_budget_of_tokens_ends_before_a_step_that_does_not_fit(
+    prepare: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "TOKEN_BUDGET", 300)
+    monkeypatch.setattr(prepare, "given", [0])
+    rows, clock, seen = prepare.batches(4), prepare.Clock(), []
+    while clock.progress < 1:
+        next(rows)
+        clock.tick()
+        seen.append(clock.progress)
+    assert seen == [128 / 300, 1.0], "a third step would need 384 tokens"
+
+
 def test_first_steps_are_not_counted(prepare: ModuleType) -> None:
     clock = prepare.Clock()
     for _ in range(prepare.UNCOUNTED_STEPS):

@@ -1,0 +1,171 @@
+"""The host's half of a judged run: answers are read part by part, scored, and compared; none of them is kept whole.
+
+Of the answers of the first process, those at some positions of the windows that the second one is asked about are
+remembered: where its beginning ends, and 1, 3, 7 ... positions before, as a model may look ahead by more than a token.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from looper.benchmarks.research.ending import ROOM
+from looper.benchmarks.research.measurement import Cheat
+from looper.benchmarks.research.questions import Questions, apart, draw_questions
+from looper.errors import WorkspaceError
+from looper.protocols import Box
+from looper.records import CommandResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROBES = 512
+"""Windows at most that the second process is asked about; one in eight of them whole."""
+
+
+def questions(rows: Tensor) -> Questions:
+    """Draw the questions about validation windows (N, T + 1)."""
+    total = min(PROBES, len(rows))
+    whole = max(1, total // 8)
+    return draw_questions(rows[:, :-1], spliced=total - whole, whole=whole)
+
+
+def looked_at(asked: Questions) -> tuple[Tensor, Tensor]:
+    """Return which positions are compared: the probe of each, and its place in the window, both (P,)."""
+    import torch
+
+    length = asked.scored.size(1)
+    back = 2 ** torch.arange(int(math.log2(length)) + 1) - 1
+    places = asked.last[:, None] - back
+    probe = torch.arange(len(places))[:, None].expand_as(places)
+    return probe[places >= 0], places[places >= 0]
+
+
+@dataclass(kw_only=True)
+class Reading:
+    """What is taken from the answers of one process while they come."""
+
+    row: Tensor
+    """Row of each position that is remembered, (P,)."""
+    place: Tensor
+    """Its place in the row, (P,)."""
+    targets: Tensor | None = None
+    """Tokens after those of the rows, (N, T), where the answers are scored."""
+    lengths: Tensor | None = None
+    """Bytes of each token, (V,)."""
+    kept: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    nats: float = 0.0
+    scored_bytes: int = 0
+    not_finite: int = 0
+
+    def take(self, first: int, scores: Tensor) -> None:
+        """Take the answers (B, T, V) to the rows from `first` on."""
+        import torch
+
+        self.not_finite += int((~scores.isfinite()).any(-1).sum())
+        here = ((self.row >= first) & (self.row < first + len(scores))).nonzero().flatten()
+        self.kept.append((here, scores[self.row[here] - first, self.place[here]].clone()))
+        if self.targets is None or self.lengths is None:
+            return
+        y = self.targets[first : first + len(scores)].flatten()
+        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), y, reduction="none")
+        reach = self.lengths[y]
+        self.nats += loss.masked_fill(reach == 0, 0).double().sum().item()
+        self.scored_bytes += int(reach.sum())
+
+    def remembered(self) -> Tensor:
+        """Return the answers at the remembered positions, (P, V)."""
+        import torch
+
+        order = torch.cat([here for here, _ in self.kept])
+        return torch.cat([scores for _, scores in self.kept])[order.argsort()]
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Score of all answers."""
+        return self.nats / (math.log(2) * self.scored_bytes)
+
+
+def nothing() -> Reading:
+    """Return a reading that takes nothing from the answers."""
+    import torch
+
+    none = torch.zeros(0, dtype=torch.long)
+    return Reading(row=none, place=none)
+
+
+def readings(asked: Questions, targets: Tensor, lengths: Tensor) -> tuple[Reading, Reading]:
+    """Return what is taken from each process; positions of both are in one order."""
+    probe, place = looked_at(asked)
+    return Reading(row=asked.window[probe], place=place, targets=targets, lengths=lengths), Reading(
+        row=probe, place=place
+    )
+
+
+def fault(asked: Questions, scored: Reading, probes: Reading, tolerance: float) -> tuple[Cheat, str] | None:
+    """Return what is wrong with the answers, None if they can be scored."""
+    import torch
+
+    for one in (scored, probes):
+        if one.not_finite:
+            return Cheat.NOT_FINITE, f"logits are not finite at {one.not_finite} positions"
+    off = apart(scored.remembered(), probes.remembered(), tolerance)
+    guilty = torch.unique(probes.row[off])
+    company = int(asked.whole[guilty].sum())
+    if company:
+        return Cheat.FUTURE, f"the logits of {company} of {int(asked.whole.sum())} rows depend on the other rows"
+    if len(guilty):
+        count = int((~asked.whole).sum())
+        return Cheat.FUTURE, f"in {len(guilty)} of {count} windows the logits changed with the tokens after them"
+    return None
+
+
+def ask(
+    box: Box, command: str, rows: Tensor, take: Callable[[int, Tensor], None], *, shape: Mapping[str, int], limit: float
+) -> tuple[CommandResult, bool]:
+    """Ask the model in a box about rows (N, T); return how that ended, and whether all answers came.
+
+    `shape` has the windows of a part and the size of the vocabulary.
+    """
+    import torch
+
+    size, vocabulary = shape["windows"], shape["vocabulary"]
+    box.write_bytes(f"{ROOM}/rows.bin", rows.int().numpy().tobytes())
+    parts = range(0, len(rows), size)
+    whole = True
+    with ThreadPoolExecutor(1) as pool:
+        box.write_bytes(f"{ROOM}/seen", b"00000000")
+        run = pool.submit(box.run, command, seconds=limit)
+        for number, first in enumerate(parts):
+            count = min(size, len(rows) - first)
+            wanted = 4 * count * rows.size(1) * vocabulary
+            data = _part(box, number, wanted, run.done)
+            if data is None:
+                whole = False
+                break
+            if len(data) == wanted:
+                take(
+                    first, torch.frombuffer(bytearray(data), dtype=torch.float32).view(count, rows.size(1), vocabulary)
+                )
+            whole = whole and len(data) == wanted
+            box.write_bytes(f"{ROOM}/seen", b"%08d" % (number + 1))
+        return run.result(), whole
+
+
+def _part(box: Box, number: int, wanted: int, ended: Callable[[], bool]) -> bytes | None:
+    """Return a part of the answers when it is there, b'' for one of another size; None if the run ends without it."""
+    last = False
+    while True:
+        try:
+            return box.read_bytes(f"{ROOM}/{number}.bin", limit=wanted)
+        except FileNotFoundError:
+            if last:
+                return None
+        except (OSError, WorkspaceError):
+            return b""
+        last = ended()
+        time.sleep(0.002)
