@@ -1,6 +1,7 @@
 """Speed and exactness of the memory's search at each level of pruning, beside FTS5's own ranking and two libraries.
 
-Usage: python experiments/memory_speed/run.py [--chunks 100000] [--questions 40] [--earlier 200] [--file FILE]
+Usage: python experiments/memory_speed/run.py [--chunks 100000] [--questions 40] [--earlier 200] [--levels ...]
+       [--file FILE]
 """
 
 import argparse
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=100_000)
     parser.add_argument("--questions", type=int, default=40, help="of each length")
     parser.add_argument("--earlier", type=int, default=200, help="other questions that a kept searcher answers first")
+    parser.add_argument("--levels", type=Level, nargs="+", default=list(Level), help="of ours, all if left out")
     parser.add_argument("--file", type=Path, help="memory file to keep, or one that an earlier run kept")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +94,7 @@ def main() -> None:
             print(f"{arguments.chunks} chunks in {wall:.0f} s ({cpu:.0f} s of processor), {size:.0f} MB")
         connection = open_file(path)
         searches: dict[str, Callable[[str], list[int]]] = {}
-        for level in Level:
+        for level in arguments.levels:
             searches[f"{level.value}, fresh"] = fresh(connection, level)
             kept = Searcher(connection)
             for length in LENGTHS:

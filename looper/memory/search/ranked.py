@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ def best(pairs: Iterable[tuple[int, float]], limit: int) -> Ranked:
     return sorted(rounded, key=lambda pair: (-pair[1], pair[0]))[:limit]
 
 
-def top(rows: NDArray[np.int64], scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+def top(rows: NDArray[np.int64], scores: NDArray[np.number[Any]], count: int) -> NDArray[np.int64]:
     """Return the rows of the greatest scores in no order, older ones in ties; `rows` must ascend."""
     if len(rows) <= count:
         return rows

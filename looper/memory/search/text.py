@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from looper.memory.search.maxscore import rank_exactly
-from looper.memory.search.postings import K1, TOP, WEIGHTS, TextIndex, titled
+from looper.memory.search.postings import K1, TOP, WEIGHTS, Scored, TextIndex
 from looper.memory.search.ranked import Ranked, best, top
 from looper.memory.search.words import Term
 
@@ -24,6 +24,12 @@ TERMS = 64
 
 USUAL = 100_000
 """Chunks up to which a level scores as many rows as it says."""
+
+COUNTED = 2_000
+"""Rows from which a single term's hits are read from the index's pages; FTS5 scores fewer in less time."""
+
+LENGTHS, BATCHES = 3, 16
+"""Rows of a single term whose lengths are read at a time, for each row that would be scored in its text; how often."""
 
 ONCE = TOP / (1.0 + K1)
 """What a term adds that stands once in a body of average length, as a multiple of its idf."""
@@ -80,8 +86,9 @@ def rank(
     pruning = PRUNING[level]
     # The larger the index, the more rows are alike to the sketch.
     count = max(round(pruning.rescored * max(1.0, math.sqrt(index.rows / USUAL))), 3 * limit)
-    rows = _of_one(index, terms[0], count, mask) if len(terms) == 1 else _sketched(index, terms, count, pruning, mask)
-    return best(index.score(terms, rows.tolist()).items(), limit)
+    if len(terms) == 1:
+        return _of_one(index, terms[0], limit, LENGTHS * count, mask)
+    return best(index.score(terms, _sketched(index, terms, count, pruning, mask).tolist()).items(), limit)
 
 
 def _sketched(
@@ -101,19 +108,30 @@ def _sketched(
     return top(seen, sums[seen], count)
 
 
-def _of_one(index: TextIndex, term: Term, count: int, mask: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-    """Return the best rows for a single term, of those with it in the title where they are enough.
+def _of_one(index: TextIndex, term: Term, limit: int, count: int, mask: NDArray[np.bool_] | None) -> Ranked:
+    """Return the best rows for a single term, of which the sketch has nothing to say: to it all its rows are alike.
 
-    To the sketch all rows of a term are alike, so FTS5 ranks them.
+    FTS5's pages say how often a frequent term stands in each row, titles apart, so of BM25 nothing is missing but the
+    lengths. They are read where the term stands most often, until more of them change nothing.
     """
-    holding = index.holding(term)
-    rows, titles = (part if mask is None else part[mask[part]] for part in (holding.rows, holding.titled))
-    if len(rows) <= count:
-        return rows
-    match = f"({titled(term)}) AND {term.quoted}" if len(titles) >= count else term.quoted
-    found = index.ask(match, count if mask is None else -1)
-    if mask is None:
-        return found.rows
-    allowed = mask[found.rows]
-    order = np.argsort(found.rows[allowed])
-    return top(found.rows[allowed][order], found.scores[allowed][order], count)
+    counted = index.counted(term) if term.rows > COUNTED else None
+    if counted is None or counted.hits is None:
+        found = index.ask(term.quoted, limit if mask is None else -1)
+        return _best_of(found if mask is None else found.only(mask[found.rows]), limit)
+    rows, hits = counted.rows, counted.hits
+    if mask is not None:
+        allowed = mask[rows]
+        rows, hits = rows[allowed], hits[allowed]
+    most = top(np.arange(len(rows)), hits, BATCHES * count)
+    most = most[np.lexsort((most, -hits[most].astype(np.int64)))]
+    answer: Ranked = []
+    for start in range(0, len(most), count):
+        part = most[start : start + count]
+        before, answer = answer, best(answer + _best_of(index.bm25(term, rows[part], hits[part]), limit), limit)
+        if answer == before:
+            break
+    return answer
+
+
+def _best_of(found: Scored, limit: int) -> Ranked:
+    return best(zip(found.rows.tolist(), found.scores.tolist(), strict=True), limit)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 
-from looper.memory.search import maxscore
+from looper.memory.search import maxscore, text
 from looper.memory.search.postings import Scored, TextIndex
 from looper.memory.search.text import Level, rank
 from looper.memory.search.words import Term, terms_of
@@ -107,8 +107,8 @@ def test_less_pruning_is_nearer_to_exact(connection: sqlite3.Connection) -> None
     index, shares = index_of(connection), []
     exact = {" ".join(words): {row for row, _ in naive(connection, words, 10)} for words in questions(30)}
     for level in Level:
-        found = {text: {row for row, _ in rank(index, terms_of(connection, text), 10, level)} for text in exact}
-        shares.append(sum(len(found[text] & exact[text]) for text in exact) / 300)
+        found = {asked: {row for row, _ in rank(index, terms_of(connection, asked), 10, level)} for asked in exact}
+        shares.append(sum(len(found[asked] & exact[asked]) for asked in exact) / 300)
     assert shares == sorted(shares, reverse=True)
     assert shares[0] == 1.0
     assert shares[2] >= 0.9
@@ -117,7 +117,11 @@ def test_less_pruning_is_nearer_to_exact(connection: sqlite3.Connection) -> None
 
 @pytest.mark.parametrize("level", list(Level))
 @pytest.mark.parametrize("words", [STEMS, STEMS[:1], STEMS[-1:]])
-def test_a_mask_loses_no_row(connection: sqlite3.Connection, level: Level, words: list[str]) -> None:
+@pytest.mark.parametrize("counted", [0, text.COUNTED])
+def test_a_mask_loses_no_row(
+    connection: sqlite3.Connection, level: Level, words: list[str], counted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "COUNTED", counted)
     index = index_of(connection)
     found = dict(naive(connection, words, 5000))
     mask = np.zeros(index.highest + 1, np.bool_)
@@ -129,7 +133,11 @@ def test_a_mask_loses_no_row(connection: sqlite3.Connection, level: Level, words
 
 
 @pytest.mark.parametrize("words", [STEMS[:1], STEMS[5:6]])
-def test_for_a_single_frequent_word_titles_choose(connection: sqlite3.Connection, words: list[str]) -> None:
+@pytest.mark.parametrize("counted", [0, text.COUNTED])
+def test_for_a_single_frequent_word_titles_choose(
+    connection: sqlite3.Connection, words: list[str], counted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text, "COUNTED", counted)
     term = terms_of(connection, words[0])
     index = index_of(connection)
     assert len(index.holding(term[0]).rows) > 150
