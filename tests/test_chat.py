@@ -95,7 +95,7 @@ def test_training_and_inference_see_one_bos_and_the_tokens_that_transformers_giv
     for count in (2, 4):
         asked = Conversation(id=f"{count}", messages=MESSAGES[:count], max_tokens=4)
         model = HuggingFace(name=str(folder), device=Device.cpu, width=1)
-        prompt = model.engine._job(asked).prompt
+        prompt = model.engine._jobs.opened(asked).prompt
         assert prompt == reference(folder, MESSAGES[:count], add_generation_prompt=True)
         assert tuple(prompt) == trained.ids[: len(prompt)], "a session continues what training reads"
         assert model.reply([asked])[0].prompt_tokens == len(prompt)

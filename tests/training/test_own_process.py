@@ -120,6 +120,7 @@ def test_a_small_model_and_several_processes_are_trained_here(model, examples, t
     assert "trainer.process=own is for one process, and this launch has 2" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_gives_the_same_bits_says_what_it_logs_and_raises_the_same_words(
     model, examples, adapters, tmp_path, caplog
 ):

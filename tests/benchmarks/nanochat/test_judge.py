@@ -47,6 +47,7 @@ def unjudged(option: NanoChat, place: Path) -> float:
     return float(found[1])
 
 
+@pytest.mark.slow
 def test_the_score_is_the_one_that_an_unjudged_run_prints(
     honest: Measurement, option: NanoChat, tmp_path: Path
 ) -> None:
