@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,27 @@ from looper.records import Conversation, Reply
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+class Finished(Protocol):
+    """What a reply is made of, as an engine has left it."""
+
+    prompt: list[int]
+    cached: int
+    tokens: list[int]
+    """What was generated, without the token that ends a turn."""
+    finish: Literal["stop", "length"]
+
+
+def reply_of(job: Finished, tokenizer: Tokenizer) -> Reply:
+    """Return a finished job's reply; the token that ended it was generated too."""
+    return Reply(
+        text=tokenizer.decode(job.tokens, skip_special_tokens=True),
+        prompt_tokens=len(job.prompt),
+        cached_tokens=job.cached,
+        completion_tokens=len(job.tokens) + (job.finish == "stop"),
+        finish=job.finish,
+    )
 
 
 @dataclass(kw_only=True)
@@ -84,13 +105,7 @@ class Jobs:
 
     def closed(self, job: Job) -> Reply:
         """Return a finished job's reply."""
-        return Reply(
-            text=self._tokenizer.decode(job.tokens, skip_special_tokens=True),
-            prompt_tokens=len(job.prompt),
-            cached_tokens=job.cached,
-            completion_tokens=len(job.tokens) + (job.finish == "stop"),
-            finish=job.finish,
-        )
+        return reply_of(job, self._tokenizer)
 
 
 def rows_of(group: list[Job], width: int) -> list[Job]:
@@ -107,8 +122,11 @@ def draws_of(group: Sequence[Job], rows: int) -> Tensor:
 
 
 def common(a: list[int], b: list[int]) -> int:
-    """Return the length of the longest common beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    """Return the length of the longest common prefix."""
+    limit = min(len(a), len(b))
+    if a[:limit] == b[:limit]:
+        return limit
+    return next(i for i in range(limit) if a[i] != b[i])
 
 
 def drawn(logits: Tensor, heat: Tensor, draws: Tensor) -> Tensor:

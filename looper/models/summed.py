@@ -20,6 +20,10 @@ class Answering(Protocol):
         """Answer a batch."""
         ...
 
+    def forget(self, conversation: str) -> None:
+        """Free what is cached for a finished session."""
+        ...
+
 
 class Base(Protocol):
     """A model that holds its weights once, for all that adapts it."""

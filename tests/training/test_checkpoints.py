@@ -37,6 +37,17 @@ def started(call, folder, **environment):
     return subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)], env=env)
 
 
+def killed_with_a_state(process, out):
+    """Kill a training into `out` as soon as it has written a checkpoint."""
+    state = out.with_name(f"{out.name}.part") / "state.pt"
+    try:
+        while not state.is_file() and process.poll() is None:
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and state.is_file() and not out.exists()
+
+
 def files(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "looper.json"}
 
@@ -46,13 +57,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(model, examples, tmp_path):
     trainer = TorchTrainer(rank=4, alpha=8, lr=1e-2, epochs=6, held_out=0.0, checkpoint_minutes=0.0)
     call = {"model": model, "examples": given, "start": None, "seed": 0, "objective": Preference(beta=0.3)}
     process = started({**call, "trainer": trainer, "out": tmp_path / "a"}, tmp_path)
-    state = tmp_path / "a.part" / "state.pt"
-    try:
-        while not state.is_file() and process.poll() is None:
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and state.is_file() and not (tmp_path / "a").exists()
+    killed_with_a_state(process, tmp_path / "a")
     resumed = trainer.fit(**call, out=tmp_path / "a")
     whole = trainer.fit(**call, out=tmp_path / "b")
     assert '"resumed_at_step"' in (tmp_path / "a" / "looper.json").read_text()

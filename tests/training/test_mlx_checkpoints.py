@@ -1,15 +1,13 @@
 """A training with MLX that was stopped goes on to the same bits."""
 
 import json
-import signal
-import time
 
 import pytest
 
 from looper.errors import ConfigError
 from looper.training.mlx_trainer import MlxTrainer
 from looper.training.schedule import Precision
-from tests.training.test_checkpoints import files, started
+from tests.training.test_checkpoints import files, killed_with_a_state, started
 
 pytest.importorskip("mlx_lm")
 
@@ -59,13 +57,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(model, examples, tmp_path):
     trainer = MlxTrainer(**SETTINGS | {"epochs": 6, "held_out": 0.0})
     call = {"model": model, "examples": examples, "start": None, "seed": 0}
     process = started({**call, "trainer": trainer, "out": tmp_path / "a"}, tmp_path)
-    state = tmp_path / "a.part" / "state.pt"
-    try:
-        while not state.is_file() and process.poll() is None:
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL and state.is_file() and not (tmp_path / "a").exists()
+    killed_with_a_state(process, tmp_path / "a")
     resumed = trainer.fit(**call, out=tmp_path / "a")
     whole = trainer.fit(**call, out=tmp_path / "b")
     assert manifest(tmp_path / "a")["resumed_at_step"] > 0

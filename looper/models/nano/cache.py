@@ -14,14 +14,6 @@ from looper.models.nano.network import PAGE
 from looper.models.nano.shape import Shape
 
 
-def common(a: list[int], b: list[int]) -> int:
-    """Return the length of the longest common prefix."""
-    limit = min(len(a), len(b))
-    if a[:limit] == b[:limit]:
-        return limit
-    return next(i for i in range(limit) if a[i] != b[i])
-
-
 @dataclass
 class Held:
     """What is kept of one conversation: its computed tokens and the pages with their keys and values."""

@@ -19,7 +19,8 @@ import torch
 
 from looper.chat import render
 from looper.errors import ContextOverflow, ModelError
-from looper.models.nano.cache import Held, Pool, common
+from looper.models.jobs import common, reply_of
+from looper.models.nano.cache import Held, Pool
 from looper.models.nano.mixture import Mixture
 from looper.models.nano.network import PAGE, Network
 from looper.models.nano.routing import Routing
@@ -92,7 +93,7 @@ class Engine:
                     job = ready.popleft()
                     rows.admit(job, self._pool)
                 for job in rows.step():
-                    replies[job.index] = self._answer(job)
+                    replies[job.index] = reply_of(job, self._tokenizer)
         return [replies[index] for index in range(len(conversations))]
 
     def forget(self, conversation: str) -> None:
@@ -170,15 +171,6 @@ class Engine:
         self._pool.resize(job.held, len(ids), kept)
         self._pool.copy(shared, job.held)
         return fresh
-
-    def _answer(self, job: Job) -> Reply:
-        return Reply(
-            text=self._tokenizer.decode(job.tokens, skip_special_tokens=True),
-            prompt_tokens=len(job.prompt),
-            cached_tokens=job.cached,
-            completion_tokens=len(job.tokens) + (job.finish == "stop"),
-            finish=job.finish,
-        )
 
 
 @contextmanager
