@@ -48,7 +48,8 @@ def made(folder: Path, shape: argparse.Namespace) -> tuple[Path, int]:
     usual = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)
     try:
-        model = Qwen2ForCausalLM(config)
+        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+            model = Qwen2ForCausalLM(config)
     finally:
         torch.set_default_dtype(usual)
     model.save_pretrained(str(folder))
@@ -136,6 +137,7 @@ def main() -> None:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
+            train(model, few)  # the first one in a process is slower by seconds
             shorter, longer = train(model, few), train(model, every)
             rate = tokens / (longer - shorter)
             memory = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else float("nan")

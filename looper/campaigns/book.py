@@ -26,8 +26,8 @@ class Book:
     budget: float
     made_from: dict[str, str] = field(default_factory=dict)
     """Program -> the one that it was made from; '' for the unchanged program."""
-    known: set[tuple[str, int]] = field(default_factory=set)
-    """Programs and seeds that are written down."""
+    written: int = 0
+    """Rows so far: their number is part of an id, as a program may be tried again on the same seed."""
 
     def baseline(self, program: str, seed: int, measurement: Measurement) -> None:
         """Write down a run of the unchanged program."""
@@ -86,9 +86,9 @@ class Book:
             seed=seed,
             budget_kind=self.budget_kind,
             budget=self.budget,
-            id=f"{self.campaign}:{len(self.known):03d}:{digest_of(program)[:7]}",
+            id=f"{self.campaign}:{self.written:03d}:{digest_of(program)[:7]}",
         )
-        self.known.add((program, seed))
+        self.written += 1
         status = STATUSES.get(measurement.status, Status.CRASH)
         decided = DECISIONS.get(fate) if fate is not None and status is Status.OK else None
         told = dict(spent or {})

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from looper.memory.changes import changes, parts
+from looper.memory.changes import Changes, changes, parts
 from looper.memory.occurrences import contains
 from looper.memory.predicates import present
 from looper.memory.rows import Method, Role
@@ -91,30 +91,48 @@ def applied(edit: Mapping[str, str], before: Code, after: Code) -> bool:
 
 def _made(method: Method, before: Code, after: Code) -> bool:
     """Tell whether the definitions and knobs that the recipe would change are, in the code after, as it leaves them."""
-    text = before.text
-    for edit in method.recipe:
-        if text.count(edit.get("search", "")) != 1:
-            return False
-        text = text.replace(edit["search"], edit.get("replace", ""))
-    expected = Code(text)
-    meant, done = changes(before, expected), parts(after)
-    if expected.tree is None or not meant:
+    left = _left(before.text, tuple((edit.get("search", ""), edit.get("replace", "")) for edit in method.recipe))
+    if left is None:
         return False
-    values = {**after.knobs, **after.fields}
+    meant, definitions = left
+    done, values = parts(after), {**after.knobs, **after.fields}
     return (
         all(values.get(name) == new for name, (_, new) in meant.knobs.items())
-        and all(done.get(name) == parts(expected)[name] for name in (*meant.added, *meant.rewritten))
+        and all(done.get(name) == text for name, text in definitions.items())
         and not any(name in done for name in meant.removed)
     )
 
 
+@lru_cache(maxsize=1024)
+def _left(text: str, edits: tuple[tuple[str, str], ...]) -> tuple[Changes, dict[str, str]] | None:
+    """Return what edits would change in a program, and its definitions as they leave them; None if they do nothing.
+
+    A campaign asks this of the same program in trial after trial.
+    """
+    before = code_of(text)
+    for search, replace in edits:
+        if text.count(search) != 1:
+            return None
+        text = text.replace(search, replace)
+    expected = Code(text)
+    meant = changes(before, expected)
+    if expected.tree is None or not meant:
+        return None
+    return meant, {name: parts(expected)[name] for name in (*meant.added, *meant.rewritten)}
+
+
 def has_fragment(code: Code, fragment: str) -> bool:
     """Tell whether code holds a fragment: as syntax, or its tokens in a row (it may be part of a line)."""
+    return _holds(code.text, fragment)
+
+
+@lru_cache(maxsize=4096)
+def _holds(program: str, fragment: str) -> bool:
     text = textwrap.dedent(fragment).strip("\n")
     tree = Code(text).tree
-    if tree is not None and tree.body and contains(code, text):
+    if tree is not None and tree.body and contains(code_of(program), text):
         return True
-    return _within(_words(fragment), _words(code.text))
+    return _within(_words(fragment), _words(program))
 
 
 @lru_cache(maxsize=256)

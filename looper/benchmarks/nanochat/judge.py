@@ -80,7 +80,7 @@ class Judge:
         rows = self.prepared.validation(self.validation_tokens)
         asked = scoring.questions(rows)
         readings = scoring.readings(asked, rows[:, 1:], self.prepared.lengths())
-        with ThreadPoolExecutor(2 if self.boxed else 1) as pool:
+        with ThreadPoolExecutor(2) as pool:
             work = zip((asked.scored, asked.probes), readings, strict=True)
             runs = [pool.submit(self._answer, train, seed, weights, part, reading) for part, reading in work]
             failed = [changes for run in runs if (changes := run.result())]

@@ -16,11 +16,13 @@ import torch
 from prepare import CONTEXT, DEVICE, LARGE, SEED, UNCOUNTED_STEPS, VOCABULARY, Clock, batches, corpus, evaluate_bpb  # type: ignore[import-not-found]
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 # Model
-DEPTH = 8 if LARGE else 2
+DEPTH = 6 if LARGE else 2
 HEAD_WIDTH = 128 if LARGE else 32
-HEADS = 4
+HEADS = 6 if LARGE else 4
 WIDTH = HEADS * HEAD_WIDTH
 MLP_RATIO = 4
 WINDOWS = "SSSL"  # S(hort) or L(ong) attention of the layers, repeated; the last layer is always long
@@ -31,7 +33,8 @@ SOFT_CAP = 15.0  # scores stay within plus and minus this
 
 # Optimisation
 TOTAL_BATCH = 2**19 if LARGE else 2**11  # tokens of a step
-DEVICE_BATCH = 64 if LARGE else 8  # rows of CONTEXT tokens that go through the model at once
+ROOMY = LARGE and torch.cuda.get_device_properties(0).total_memory > 7e10
+DEVICE_BATCH = 128 if ROOMY else 32 if LARGE else 8  # rows of CONTEXT tokens that go through the model at once
 MATRIX_LR = 0.02  # Muon; the others are AdamW's
 EMBEDDING_LR = 0.3
 HEAD_LR = 0.004
@@ -44,11 +47,11 @@ WARMUP = 0.0  # share of the time in which the learning rates rise
 WARMDOWN = 0.5  # share of the time in which they fall
 FINAL_LR = 0.0  # share of the learning rates that is left at the end
 
-# Hardware
+# Hardware; kernels of plain attention, best first; peaks of dense bfloat16, by part of the device's name
 COMPILE = LARGE
 HALF = LARGE and torch.cuda.get_device_capability()[0] >= 8  # bfloat16 on CUDA; everything else is float32
+KERNELS = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 PEAK_TFLOPS = {"H200": 989.5, "H100 PCIe": 756.0, "H100": 989.5, "A100": 312.0, "L40S": 362.0, "4090": 165.2}
-"""Of dense bfloat16; the first name that is part of the device's name counts."""
 
 
 @dataclass(frozen=True)
@@ -92,24 +95,23 @@ def rotate(x: Tensor, by: Tensor) -> Tensor:
     return torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1).type_as(x)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, window: int) -> Tensor:
+def sliding(window: int, length: int, device: str) -> BlockMask:
+    """Say which blocks of a row hold positions that a query sees: itself and the `window - 1` before it."""
+    return create_block_mask(lambda b, h, q, k: (q >= k) & (q - k < window), None, None, length, length, device=device)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, window: int, mask: BlockMask | None = None) -> Tensor:
     """Let each position see itself and the `window - 1` before it: three times (B, H, T, D) to (B, H, T, D).
 
-    A window shorter than the row is cut into blocks, counted as heads, each of which sees itself and the one before,
-    masked: the cost grows with T * window. Without a window this is plain causal attention, with its faster kernels.
+    Where a compiler is at work and there is a `mask`, a kernel is made that skips what no query sees.
     """
-    size, heads, length, width = q.shape
+    if mask is not None and torch.compiler.is_compiling():
+        return flex_attention(q, k, v, block_mask=mask)
+    length = q.size(2)
     if window >= length:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-    q, k, v = (F.pad(x, (0, 0, 0, -length % window)) for x in (q, k, v))
-    q, k, v = (x.reshape(size, heads, -1, window, width) for x in (q, k, v))  # (B, H, N, W, D)
-    k, v = (torch.cat([F.pad(x, (0, 0, 0, 0, 1, 0))[:, :, :-1], x], dim=3) for x in (k, v))  # (B, H, N, 2W, D)
-    at, block = torch.arange(window, device=q.device), torch.arange(q.size(2), device=q.device)
-    back = at[:, None] + window - torch.arange(2 * window, device=q.device)  # how far before the query a key is
-    seen = (back >= 0) & (back < window) & (block[:, None, None] * window + at[:, None] >= back)  # (N, W, 2W)
-    q, k, v = (x.flatten(1, 2) for x in (q, k, v))
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=seen.repeat(heads, 1, 1))
-    return y.view(size, heads, -1, width)[:, :, :length]
+    back = torch.arange(length, device=q.device)[:, None] - torch.arange(length, device=q.device)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=(back >= 0) & (back < window))
 
 
 class Attention(nn.Module):
@@ -118,6 +120,7 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.window = config.window(layer)
+        self.mask: BlockMask | None = None  # of the window; training sets it where it compiles
         self.head_width = config.width // config.heads
         square = [nn.Linear(config.width, config.width, bias=False) for _ in range(4)]
         self.query, self.key, self.value, self.out = square
@@ -130,15 +133,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, tokens: Tensor, by: Tensor) -> Tensor:
         """Mix the positions: (B, T, C) to (B, T, C)."""
-        q = norm(rotate(self.split(self.query(x)), by))
-        k = norm(rotate(self.split(self.key(x)), by))
-        v = self.split(self.value(x))
+        weights = torch.cat([self.query.weight, self.key.weight, self.value.weight])  # one product beats three
+        q, k, v = (self.split(part) for part in F.linear(x, weights).chunk(3, dim=-1))
+        q, k = norm(rotate(q, by)), norm(rotate(k, by))
         if self.token_value is not None and self.gate is not None:
             share = 2 * torch.sigmoid(self.gate(x[..., :GATE_WIDTH]))  # (B, T, H), 1 at the start
             v = v + share.transpose(1, 2).unsqueeze(-1) * self.split(self.token_value(tokens)).type_as(v)
-        y = attend(q.type_as(v), k.type_as(v), v, self.window)
-        mixed: Tensor = self.out(y.transpose(1, 2).flatten(2))
-        return mixed
+        y = attend(q.type_as(v), k.type_as(v), v, self.window, self.mask)
+        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        return out
 
 
 class Block(nn.Module):
@@ -215,11 +218,6 @@ def rate(progress: float) -> float:
     return FINAL_LR + (1 - FINAL_LR) * left
 
 
-def decay(progress: float) -> float:
-    """Return the weight decay when a share of the time has passed."""
-    return WEIGHT_DECAY * (1 - progress)
-
-
 def orthogonal(g: Tensor) -> Tensor:
     """Return matrices with the singular vectors of `g` and singular values near 1: (N, R, C) to the same.
 
@@ -231,8 +229,7 @@ def orthogonal(g: Tensor) -> Tensor:
     for _ in range(ORTHOGONAL_STEPS):
         square = x @ x.mT
         x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
-    x = x.mT if g.size(-2) > g.size(-1) else x
-    return x.type_as(g)
+    return (x.mT if g.size(-2) > g.size(-1) else x).type_as(g)
 
 
 class Muon:
@@ -246,14 +243,14 @@ class Muon:
     @torch.no_grad()
     def step(self, progress: float) -> None:
         """Update all matrices."""
-        lr = self.lr * rate(progress)
+        lr, decay = self.lr * rate(progress), WEIGHT_DECAY * (1 - progress)
         for group, momentum in self.groups:
             g = torch.stack([p.grad for p in group if p.grad is not None])
             momentum.lerp_(g, 1 - MOMENTUM)
             updates = orthogonal(g.lerp(momentum, MOMENTUM))
             scale = max(1.0, g.size(-2) / g.size(-1)) ** 0.5
             for p, update in zip(group, updates, strict=True):
-                p.mul_(1 - lr * decay(progress)).sub_(update, alpha=lr * scale)
+                p.mul_(1 - lr * decay).sub_(update, alpha=lr * scale)
 
 
 class AdamW:
@@ -281,8 +278,7 @@ def optimisers(model: GPT) -> Iterator[Muon | AdamW]:
 
 def loss_of(model: GPT, x: Tensor, y: Tensor) -> Tensor:
     """Return the loss that is minimised, in nats per token."""
-    features = model.features(x)
-    return F.cross_entropy(model.scores(features).flatten(0, 1), y.flatten())
+    return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
 
 
 def train(model: GPT) -> Clock:
@@ -291,6 +287,9 @@ def train(model: GPT) -> Clock:
     if rest or not parts:
         raise SystemExit(f"TOTAL_BATCH is {TOTAL_BATCH}; it has to be a multiple of {DEVICE_BATCH * CONTEXT} tokens")
     step_loss: Callable[[GPT, Tensor, Tensor], Tensor] = torch.compile(loss_of, dynamic=False) if COMPILE else loss_of
+    for part in model.modules() if COMPILE and LARGE else ():
+        if isinstance(part, Attention) and part.window < CONTEXT:
+            part.mask = sliding(part.window, CONTEXT, DEVICE)
     updating, rows, clock = list(optimisers(model)), batches(DEVICE_BATCH), Clock()
     while clock.progress < 1:
         total = torch.zeros((), device=DEVICE)
@@ -332,7 +331,8 @@ def main() -> None:
     torch.manual_seed(SEED)
     model = GPT(GPTConfig()).to(DEVICE)
     print(f"{corpus().manifest['data']}, {corpus().manifest['digest'][:12]}, on {DEVICE}", flush=True)
-    clock = train(model)
+    with sdpa_kernel(KERNELS, set_priority=True):
+        clock = train(model)
     print(f"the first {UNCOUNTED_STEPS} steps took {clock.uncounted:.1f} s, which are not counted")
     val_bpb = evaluate_bpb(model.eval())
     print(f"---\nval_bpb:          {val_bpb:.6f}")

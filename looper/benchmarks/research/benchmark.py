@@ -15,7 +15,8 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,8 @@ from looper.benchmarks.research import scoring
 from looper.benchmarks.research.budget import Budget, BudgetKind
 from looper.benchmarks.research.ending import ROOM, facts_of, refused, report_in, status_of, weights_in
 from looper.benchmarks.research.measurement import LOG_CHARS, Measurement
-from looper.errors import ConfigError, WorkspaceError
+from looper.benchmarks.research.respondent import Respondent, respondent
+from looper.errors import ConfigError
 from looper.protocols import Workspace
 from looper.records import Source, Task, Tests, digest_of
 
@@ -40,6 +42,8 @@ SCRIPTS = ("watch.py", "guarded.py")
 """What stands in a judged box beside the script that is started."""
 STARTING_SECONDS = 120.0
 """What a budget of seconds leaves for starting and handing over."""
+HEAD_START = 4.0
+"""Seconds of a training after which the processes that will answer are started, where it cannot reach them."""
 WEIGHT_BYTES = 128 << 20
 GOAL = "Lower val_bpb, the validation bits per byte of train.py, within the same training budget."
 
@@ -150,9 +154,16 @@ class Research:
         found = rules.objection(train)
         if found:
             return Measurement(status="refused", cheat=found[0], reason=found[1])
-        measurement, weights = self._train(train, seed, workspace)
-        if measurement.status == "ok":
-            measurement = measurement.model_copy(update=self._score(train, seed, weights, workspace))
+        with ThreadPoolExecutor(1) as pool, ExitStack() as boxes:
+            training = pool.submit(self._train, train, seed, workspace)
+            ready: list[Respondent] = []
+            if workspace.level == "bubblewrap" and wait([training], timeout=HEAD_START).not_done:
+                ready = [boxes.enter_context(self._respondent(train, seed, workspace)) for _ in range(2)]
+            measurement, weights = training.result()
+            if measurement.status == "ok":
+                ready = ready or [boxes.enter_context(self._respondent(train, seed, workspace)) for _ in range(2)]
+                changes = self._score(train, seed, weights, workspace, ready)
+                measurement = measurement.model_copy(update=changes)
         return measurement.model_copy(update={"wall_seconds": time.monotonic() - started})
 
     def _source(self, train: str, script: str) -> Source:
@@ -182,37 +193,32 @@ class Research:
             facts_of(done, report) | status_of(done, report, bool(weights), limit)
         ), weights
 
-    def _score(self, train: str, seed: int, weights: bytes, workspace: Workspace) -> dict[str, Any]:
+    def _respondent(self, train: str, seed: int, workspace: Workspace) -> AbstractContextManager[Respondent]:
+        limit = 2 * self.limit_seconds  # it may wait for the training
+        return respondent(workspace, self._source(train, "answer.py"), self._command("answer.py", seed), limit=limit)
+
+    def _score(
+        self, train: str, seed: int, weights: bytes, workspace: Workspace, ready: list[Respondent]
+    ) -> dict[str, Any]:
         """Ask the trained model in two fresh boxes, and return what that changes in the measurement."""
         asked = scoring.questions(self.corpus_split)
-        rows = (asked.scored, asked.probes)
         with ThreadPoolExecutor(2) as pool:
-            runs = [pool.submit(self._answer, train, seed, weights, part, workspace) for part in rows]
-            scored, probes = (run.result()[1] for run in runs)
+            runs = pool.map(lambda one, rows: self._answer(one, weights, rows), ready, (asked.scored, asked.probes))
+            scored, probes = (logits for _, logits in runs)
         if scored is None or probes is None:
             # What code says that has seen validation windows may hold them: it is asked again, about training windows.
-            practice = scoring.practice(self.corpus_split)
-            changes, logits = self._answer(train, seed, weights, practice, workspace)
+            with self._respondent(train, seed, workspace) as one:
+                changes, logits = self._answer(one, weights, scoring.practice(self.corpus_split))
             reason = "the model answers training windows, and fails on validation windows"
             return changes if logits is None else {"status": "crash", "reason": reason}
         found = scoring.fault(asked, scored, probes)
         return refused(*found) if found else {"val_bpb": scoring.bits_per_byte(scored, self.corpus_split)}
 
-    def _answer(
-        self, train: str, seed: int, weights: bytes, rows: Tensor, workspace: Workspace
-    ) -> tuple[dict[str, Any], Tensor | None]:
+    def _answer(self, one: Respondent, weights: bytes, rows: Tensor) -> tuple[dict[str, Any], Tensor | None]:
         """Return what to change in the measurement if there are no answers, and the answers: logits (N, T, V)."""
-        with workspace.open(self._source(train, "answer.py")) as box:
-            box.write_bytes(f"{ROOM}/model.pt", weights)
-            box.write_bytes(f"{ROOM}/rows.bin", rows.byte().numpy().tobytes())
-            done = box.run(self._command("answer.py", seed), seconds=self.limit_seconds)
-            report = report_in(box)
-            try:
-                data = box.read_bytes(f"{ROOM}/logits.bin", limit=scoring.answer_bytes(len(rows)))
-            except (OSError, WorkspaceError):
-                data = b""
-        logits = scoring.logits_of(data, len(rows))
-        if done.exit_code == 0 and not report and logits is not None:
+        answers = one.ask(weights, rows, size=scoring.answer_bytes(len(rows)))
+        done, logits = answers.done, scoring.logits_of(answers.data, len(rows))
+        if done.exit_code == 0 and not answers.report and logits is not None:
             return {}, logits
-        report = report or {"error": f"the model gave no answers (exit code {done.exit_code})"}
+        report = answers.report or {"error": f"the model gave no answers (exit code {done.exit_code})"}
         return status_of(done, report, False, self.limit_seconds) | {"log": done.output[-LOG_CHARS:]}, None

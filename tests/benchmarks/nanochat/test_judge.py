@@ -131,6 +131,14 @@ def test_without_boxes_the_same_is_measured_and_the_validation_split_is_watched(
     assert (found.status, found.cheat) == ("refused", Cheat.VALIDATION)
 
 
+@pytest.mark.slow
+def test_what_a_compiler_differentiates_is_no_pass_over_a_batch(option: NanoChat) -> None:
+    changes = (("COMPILE = LARGE\n", "COMPILE = True\n"), ("loss_of, dynamic=False", "loss_of, backend='aot_eager'"))
+    compiled = edited(*changes)
+    found = replace(option._judge(WORKSPACE), boxed=False).measure(compiled, 3)
+    assert (found.status, found.steps) == ("ok", 32), found
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 def test_it_is_judged_on_a_gpu(folder: Path, tmp_path: Path) -> None:

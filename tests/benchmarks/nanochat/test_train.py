@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.attention.flex_attention import flex_attention
 
 from tests.benchmarks.nanochat.conftest import TASK
 
@@ -106,6 +108,10 @@ def test_windows_are_what_a_mask_says(train: ModuleType, length: int, window: in
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=(back >= 0) & (back < window))
     found = train.attend(q, k, v, window)
     torch.testing.assert_close(found, expected)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "flex_attention called without torch.compile")
+        sparse = flex_attention(q.detach(), k.detach(), v.detach(), block_mask=train.sliding(window, length, "cpu"))
+    torch.testing.assert_close(sparse, expected)
     weights = torch.randn(found.shape, generator=draw)
     gradients = (torch.autograd.grad((y * weights).sum(), (q, k, v)) for y in (found, expected))
     for one, other in zip(*gradients, strict=True):
@@ -170,7 +176,11 @@ def test_weights_are_handed_over_to_a_fresh_model(
 
 def test_rates_follow_the_time(train: ModuleType) -> None:
     assert [train.rate(progress) for progress in (0.0, 0.3, 0.5, 0.75, 1.0)] == [1, 1, 1, 0.5, 0]
-    assert train.decay(0.0) == train.WEIGHT_DECAY and train.decay(1.0) == 0
+    for progress, share in ((0.0, 1.0), (0.75, 0.125)):  # of the decay: its rate and the learning rate both fall
+        matrix = torch.nn.Parameter(torch.ones(4, 4))
+        matrix.grad = torch.zeros(4, 4)
+        train.Muon([matrix], 0.1).step(progress)
+        torch.testing.assert_close(matrix.data, torch.full((4, 4), 1 - 0.1 * train.WEIGHT_DECAY * share))
 
 
 def test_operations_of_a_token(train: ModuleType) -> None:

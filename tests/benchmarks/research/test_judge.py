@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from looper.benchmarks.research import benchmark
 from looper.benchmarks.research.benchmark import Research
 from looper.benchmarks.research.budget import BudgetKind
 from looper.benchmarks.research.measurement import Measurement
+from looper.benchmarks.research.respondent import respondent
 from looper.errors import ConfigError
 from looper.records import digest_of
 from looper.workspaces.local import LocalWorkspace
@@ -123,6 +125,23 @@ def test_a_budget_of_seconds_ends_the_training(workspace: LocalWorkspace) -> Non
     found = measured(TRAIN, workspace, short)
     assert found.status == "ok", found
     assert found.tokens is not None and found.tokens < 100_000
+
+
+@pytest.mark.slow
+def test_who_answers_may_be_started_before_there_is_a_model(
+    workspace: LocalWorkspace, honest: Measurement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "HEAD_START", 0.0)
+    assert measured(TRAIN, workspace).val_bpb == honest.val_bpb
+    assert measured("x = (\n", workspace).status == "crash"  # they wait for nothing, and are let go
+
+
+def test_who_is_not_asked_is_let_go(workspace: LocalWorkspace) -> None:
+    source, command = TINY._source(TRAIN, "answer.py"), TINY._command("answer.py", 1)
+    with respondent(workspace, source, command, limit=60) as one:
+        pass
+    done = one._running.result(timeout=0)
+    assert (done.exit_code, done.timed_out, done.output) == (0, False, "")
 
 
 def test_a_task_holds_the_files_and_the_rules() -> None:

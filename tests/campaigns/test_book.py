@@ -1,0 +1,24 @@
+"""What a campaign writes to its memory: every run is a row of its own, also of a program that was tried before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from looper.benchmarks.research.measurement import Measurement
+from looper.campaigns.book import Book
+from looper.campaigns.trials import Fate
+from looper.loopgraph import LoopGraph
+
+CODE, OTHER = "LR = 0.1\n", "LR = 0.2\n"
+
+
+def test_a_program_that_is_tried_again_has_rows_of_its_own(tmp_path: Path) -> None:
+    scored = Measurement(status="ok", val_bpb=3.0, tokens=512)
+    with LoopGraph(tmp_path / "memory.db", campaign="c", scope="s") as graph:
+        book = Book(memory=graph, campaign="c", scope="s", budget_kind="tokens", budget=512)
+        book.baseline(CODE, 1, scored)
+        about = {"fate": Fate.DISCARD, "description": "lr", "retrieval": "", "spent": {}}
+        ids = [book.trial(OTHER, CODE, {1: scored, 2: scored}, **about).id for _ in range(2)]
+        book.replicate(CODE, 1, scored)
+        rows = graph.client.store.experiments()
+    assert len({row.id for row in rows}) == len(rows) == 6 and set(ids) <= {row.id for row in rows}
