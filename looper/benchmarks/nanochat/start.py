@@ -105,6 +105,7 @@ def main() -> None:
     prepare.corpus()
     os.environ["NANOCHAT_HANDOVER"] = str(Path(".judge", "model.pt").absolute())
     guarded.run(check)
+    watch.leave()
 
 
 if __name__ == "__main__":

@@ -60,3 +60,4 @@ if __name__ == "__main__":
         said = " ".join("".join(traceback.format_exception_only(error)).split())
         watch.report({"error": f"the handed-over weights gave no answers in GPT(GPTConfig()): {said[:500]}"})
         raise SystemExit(1) from error
+    watch.leave()

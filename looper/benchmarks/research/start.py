@@ -99,6 +99,7 @@ def main() -> None:
     prepare.windows()
     Path(prepare.SEALED, "windows.bin").unlink()  # from here on batches() is the way to the data
     guarded.run(check)
+    watch.leave()
 
 
 if __name__ == "__main__":

@@ -51,6 +51,13 @@ def refuse(cheat: str, reason: str, *, end: Callable[[int], NoReturn] = os._exit
     end(REFUSED)
 
 
+def leave(*, end: Callable[[int], NoReturn] = os._exit) -> NoReturn:
+    """End the process at once: taking an interpreter with torch apart takes half as long as starting one."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    end(0)
+
+
 def begin() -> None:
     """Watch from now on which files are opened and which processes are started."""
     sys.addaudithook(_hook)
