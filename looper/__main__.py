@@ -47,6 +47,9 @@ def main() -> None:
     except LooperError as error:
         print(f"looper: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except KeyboardInterrupt:
+        print("looper: stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 def _check_words(words: list[str]) -> None:

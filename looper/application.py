@@ -112,7 +112,7 @@ def meant(words: Sequence[str]) -> list[str]:
     GlobalHydra.instance().clear()
     groups = [path.name for path in config_folder().iterdir() if path.is_dir()]
     options = {f"{path.parent.name}={path.stem}" for path in config_folder().glob("*/*.yaml")}
-    chosen = [word for word in words if word in options]
+    chosen = [word for word in words if word.lstrip("+") in options]
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         config: Any = compose("config", overrides=chosen)
     known = list(dict.fromkeys([*_paths(config, ""), *groups]))

@@ -10,6 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from looper.application import meant
 from looper.build import build
 from looper.config import OPTIONAL, PARTS, UNSCIENTIFIC, read, run_id
 from looper.errors import ConfigError
@@ -180,6 +181,11 @@ def test_the_command_line_explains_itself(tmp_path: Path, arguments: list[str], 
     assert "Traceback" not in done.stderr and "HYDRA_FULL_ERROR" not in done.stderr
     assert not list(tmp_path.glob("outputs/runs/*/manifest.json")), "what is refused leaves no run behind"
     assert not [line for line in done.stderr.splitlines() if line.startswith("run ")]
+
+
+def test_keys_that_an_experiment_brings_are_no_mistake() -> None:
+    (line,) = meant(["+exp=research", "campaign.experiments=2", "storeX=1"])
+    assert line.startswith("there is no storeX")
 
 
 def test_a_traceback_is_there_for_those_who_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,7 @@ class Informed:
     """Whether a proposer that does not need offers is shown the memory's brief, and not the table alone."""
     retrieval: str = ""
     ran: set[str] = field(default_factory=set)
-    """Programs that were let through."""
+    """Programs that were proposed before, whether the memory's gate let them through or not."""
 
     def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
         """Return the table of results where the proposer can read one, the brief, and what was blocked just now."""
@@ -115,7 +115,7 @@ class Informed:
     def ruling(self, code: str, *, seed: int) -> str:
         """Refuse a program that the campaign ran already, on the very seed; else ask the memory's gate."""
         if code in self.ran:
-            return "the campaign ran this very program already, and would get the same score"
+            return "this very program was proposed before in the campaign: it was run, or the memory objected to it"
         self.ran.add(code)
         if not self.retrieval:  # the gate speaks of what the memory was asked about
             return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Event
 
 from looper.benchmarks.research.improvable import Improvable
 from looper.benchmarks.research.measurement import Measurement
@@ -76,8 +75,6 @@ class Running:
     """Scores of every program that ran, by seed: what the noise is told from."""
     failed: int = 0
     """Sessions that failed for the machine's or the server's reasons."""
-    stop: Event = field(default_factory=Event)
-    """Set to end the campaign before its next training."""
     spending: Spending = field(default_factory=Spending)
 
     def play(self) -> Played:
@@ -148,8 +145,6 @@ class Running:
         return measurement
 
     def _run_all(self, wanted: list[tuple[str, int]]) -> list[Measurement]:
-        if self.stop.is_set():
-            raise TrainingError(f"{self.name} was stopped; the same command goes on from here")
         found = self.bench.measure_all(wanted)
         for (program, seed), measurement in zip(wanted, found, strict=True):
             self.spending.train(measurement.train_seconds or 0.0, measurement.wall_seconds)
@@ -247,7 +242,7 @@ class Running:
         """Return the lines of code that a change adds; 0 where one of the programs cannot be parsed."""
         try:
             return added(self.program, proposal.program)
-        except (SyntaxError, ValueError, RecursionError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last is the parser's
             return 0
 
     def _keep(self, proposal: Proposal, number: int, fate: Fate) -> str:

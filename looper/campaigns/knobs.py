@@ -24,31 +24,39 @@ class Knob:
     value: float | int
     line: str
     """The whole line."""
+    span: tuple[int, int]
+    """Where the number begins and ends in it, in bytes of UTF-8, as the parser counts."""
 
     def put(self, value: float | int) -> str:
-        """Return the line with another value; a comment after it stays."""
-        number = ast.get_source_segment(self.line, _assigned(parsed(self.line.strip()))) or ""
-        return self.line.replace(number, repr(value), 1)
-
-
-def _assigned(tree: ast.Module) -> ast.expr:
-    (statement,) = tree.body
-    assert isinstance(statement, ast.Assign)
-    return statement.value
+        """Return the line with another value; what stands around it stays."""
+        (begin, end), line = self.span, self.line.encode()
+        return (line[:begin] + repr(value).encode() + line[end:]).decode()
 
 
 def knobs(program: str) -> list[Knob]:
-    """Return the knobs of a program: upper-case names that are assigned a positive number at its top level."""
+    """Return the knobs of a program: upper-case names that are assigned a positive number at its top level.
+
+    The assignment has to stand on one line, alone but for a comment. Of several to a name the last one counts.
+    """
     lines = program.split("\n")
-    found = []
+    found = {}
     for node in parsed(program).body:
         if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Constant):
             continue
-        (target, *others), value = node.targets, node.value.value
-        named = isinstance(target, ast.Name) and target.id.isupper() and not others
-        if named and isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
-            found.append(Knob(name=ast.unparse(target), value=value, line=lines[node.lineno - 1]))
-    return found
+        (target, *others), number = node.targets, node.value
+        line, value = lines[node.lineno - 1], number.value
+        if not isinstance(target, ast.Name) or not target.id.isupper() or others or not _alone(node, line):
+            continue
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+            span = number.col_offset, number.end_col_offset or number.col_offset
+            found[target.id] = Knob(name=target.id, value=value, line=line, span=span)
+    return list(found.values())
+
+
+def _alone(node: ast.Assign, line: str) -> bool:
+    raw = line.encode()
+    before, after = raw[: node.col_offset].strip(), raw[node.end_col_offset :].strip()
+    return node.lineno == node.end_lineno and not before and (not after or after.startswith(b"#"))
 
 
 def edits_of(program: str, values: dict[str, float | int]) -> list[dict[str, str]]:

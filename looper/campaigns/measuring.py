@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from looper.benchmarks.research.improvable import Improvable
 from looper.benchmarks.research.measurement import Measurement
+from looper.errors import TrainingError
 from looper.protocols import Workspace
 from looper.records import digest_of
 from looper.store import Store, read_record, write_whole
@@ -25,7 +26,10 @@ class Bench:
     store: Store
     at_once: int = 1
     """Trainings of one campaign at a time, where several are wanted together."""
-    _locks: dict[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    locks: MutableMapping[str, threading.Lock] = field(default_factory=lambda: defaultdict(threading.Lock))
+    """One for each measurement, shared by the benches of a study: what two arms ask for at once is trained once."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set to begin no further training."""
 
     def digest(self, program: str, seed: int) -> str:
         """Return the content address of a measurement."""
@@ -33,12 +37,17 @@ class Bench:
         return digest_of({"program": program, "seed": seed, "ground": ground})
 
     def measure(self, program: str, seed: int) -> Measurement:
-        """Return what a program scores on a seed; it is run unless that is stored."""
+        """Return what a program scores on a seed; it is run unless that is stored.
+
+        Raises TrainingError where it would have to be run after a stop.
+        """
         digest = self.digest(program, seed)
-        with self._locks[digest]:
+        with self.locks[digest]:
             known = read_record(self._path(digest), Measurement)
             if known is not None:
                 return known
+            if self.stop.is_set():
+                raise TrainingError("the campaign was stopped; the same command goes on from here")
             made = self.benchmark.measure(program, seed=seed, workspace=self.workspace)
             write_whole(self._path(digest), made.model_dump_json())
             return made

@@ -87,15 +87,15 @@ class CampaignRun:
         )
         with alone(self.folder):
             played, earlier = study.play()
-        for one in (*played, *earlier):
-            self._leave(one)
-        lines = [
-            {"campaign": one.name, "trial": trial.number, "episode": trial.episode}
-            for one in played
-            for trial in one.trials
-            if trial.episode
-        ]
-        write_whole(self.folder / "episodes.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+            for one in (*played, *earlier):
+                self._leave(one)
+            lines = [
+                {"campaign": one.name, "trial": trial.number, "episode": trial.episode}
+                for one in played
+                for trial in one.trials
+                if trial.episode
+            ]
+            write_whole(self.folder / "episodes.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         metrics = summarise(played, earlier, options)
         if self.learning is not None:
             facts = self.learning.learn(played, self.actor.store, seed=self.seed)
@@ -115,7 +115,7 @@ class CampaignRun:
         """Write the campaign's results.tsv and its best program."""
         place = self.folder / "campaigns" / one.name
         with MemoryStore.open(self.folder / one.memory, read_only=True) as store:
-            table = results(store, one.name)
+            table = results(store, one.label or one.name)
         if self.benchmark.branches:
             table = with_commits(table, leave_branch(place / "repository", one, self.benchmark))
         write_whole(place / "results.tsv", table)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 
 from looper.benchmarks.research.improvable import Improvable
 from looper.campaigns.arms import Arm, Even, Informed, Parzen, Uninformed
@@ -49,6 +51,9 @@ class Study:
     """Digest of what decides results beside the options."""
     told: Told
     stop: Event = field(default_factory=Event)
+    """Set to end all campaigns before their next training."""
+    locks: dict[str, Lock] = field(default_factory=lambda: defaultdict(Lock))
+    """One for each measurement."""
 
     def play(self) -> tuple[list[Played], list[Played]]:
         """Return the campaigns of the arms, replicate by replicate, and the earlier ones."""
@@ -135,13 +140,13 @@ class Study:
         known = read_record(path, Played)
         if known is not None and file.exists():
             return known
-        part = self._fresh(file, start)
+        part, label = self._fresh(file, start, name)
         kind, amount = benchmark.budget_kind.value, benchmark.budget
         scope = benchmark.conditions
         placebo = seed if arm is ArmName.shuffled else None
         with LoopGraph(
             part,
-            campaign=name,
+            campaign=label,
             scope=scope,
             seed=seed,
             budget_kind=kind,
@@ -164,18 +169,19 @@ class Study:
                     workspace=self.actor.workspace,
                     store=self.actor.store,
                     at_once=max(1, self.workers // (len(self.options.arms) * self.options.replicates)),
+                    locks=self.locks,
+                    stop=self.stop,
                 ),
                 actor=self._actor(arm),
                 arm=self._arm(arm, graph, benchmark, scope, seed, replicate),
                 book=Book(
                     memory=graph,
-                    campaign=name,
+                    campaign=label,
                     scope=scope,
                     budget_kind=kind,
                     budget=amount,
                 ),
                 temperature=self.temperature,
-                stop=self.stop,
                 compared=not name.startswith(EARLIER),
                 done=self.told,
             )
@@ -183,7 +189,8 @@ class Study:
         for log in (f"{file.name}-wal", f"{file.name}-shm"):  # of the file before, which SQLite would add to this one
             file.with_name(log).unlink(missing_ok=True)
         part.replace(file)
-        result = result.model_copy(update={"earlier": tuple(earlier), "memory": f"memory/{file.name}"})
+        left = {"memory": f"memory/{file.name}", "label": "" if label == name else label}
+        result = result.model_copy(update={"earlier": tuple(earlier), **left})
         if not result.failed:
             write_whole(path, result.model_dump_json())
         return result
@@ -192,16 +199,17 @@ class Study:
         """Return the seed of a campaign; the arms of a replicate share it."""
         return int(digest_of([self.seed, replicate, earlier])[:7], 16)
 
-    def _fresh(self, file: Path, start: Path | None) -> Path:
-        """Return the draft of a memory file, made from what the campaign begins with."""
+    def _fresh(self, file: Path, start: Path | None, name: str) -> tuple[Path, str]:
+        """Return the draft of a memory file, made from what a campaign begins with, and what it is called there."""
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f"{file.stem}.part.db")
         for old in part.parent.glob(f"{part.name}*"):
             old.unlink()
-        if start is not None:
-            with MemoryStore.open(start, read_only=True) as there:
-                there.copy_to(part)
-        return part
+        if start is None:
+            return part, name
+        with MemoryStore.open(start, read_only=True) as there:
+            there.copy_to(part)
+            return part, free(name, there.campaigns())
 
     def _actor(self, arm: ArmName) -> Actor:
         model: Model = Recipe() if arm in NEEDS_NO_MODEL else self.actor.model
@@ -224,3 +232,9 @@ class Study:
                 offers=offers,
             )
         return Informed(goal=benchmark.goal, memory=graph, offers=offers, brief=arm in NEEDS_MEMORY)
+
+
+def free(name: str, taken: Collection[str]) -> str:
+    """Return the name if it is not taken, else with `+2`, `+3` and so on: another run's campaign may have had it."""
+    labels = itertools.chain([name], (f"{name}+{i}" for i in itertools.count(2)))
+    return next(label for label in labels if label not in taken)

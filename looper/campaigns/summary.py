@@ -49,7 +49,7 @@ def summarise(played: Sequence[Played], earlier: Sequence[Played], options: Camp
         "costs": _costs(everything),
         "infrastructure": {"total": sum(one.failed for one in everything)},
     }
-    return {**metrics, "verdict": sentence(metrics)}
+    return {**metrics, "verdict": sentence(metrics, options.gate)}
 
 
 def gains(campaigns: Sequence[Played]) -> Gains:
@@ -122,8 +122,8 @@ def _campaign(one: Played) -> dict[str, Any]:
     }
 
 
-def sentence(metrics: Mapping[str, Any]) -> str:
-    """Return what the run shows in one sentence."""
+def sentence(metrics: Mapping[str, Any], gate: float) -> str:
+    """Return what the run shows in one sentence; `gate` is the one that gains had to pass."""
     if metrics["comparisons"]:
         first = metrics["comparisons"][0]
         told = difference_text(first)
@@ -135,7 +135,7 @@ def sentence(metrics: Mapping[str, Any]) -> str:
         found = f"in {noise} of {arm['campaigns']} campaigns this is"
     return (
         f"{name}: on fresh seeds the best program gains {gain:+.4f} bits per byte on the unchanged one; {found} beyond "
-        "two standard errors of the noise."
+        f"the noise (campaign.gate={gate:g})."
     )
 
 

@@ -106,6 +106,8 @@ class Played(Record):
     """Names of the campaigns whose results were in the memory at the start."""
     memory: str = ""
     """Name of its memory file, below the run's folder."""
+    label: str = ""
+    """What the campaign is called in that file, where its name was taken; '' for its name."""
 
     @property
     def gain(self) -> float:

@@ -29,21 +29,24 @@ def compare_gains(a: Gains, b: Gains) -> dict[str, Any]:
 
     Interval: Student's t. p: all sign flips of the differences, two-sided (see `sign_flips`), so that at least six
     replicates are needed for p < .05. `replicates_needed` is how many replicates of this mean and deviation a t test
-    would need to find the difference four times in five; None where no number below 10,000 would do, or nothing tells
-    the deviation.
+    would need to find the difference four times in five, more than there are where these did not decide; None where no
+    number below 10,000 would do, or nothing tells the deviation.
     """
     both = sorted(a.keys() & b.keys())
     differences = [a[i] - b[i] for i in both]
     p = sign_flips(differences)
     needed = replicates_needed(differences)
     found = interval(differences)
+    verdict = verdict_of(found, p)
+    if needed is not None and verdict == "inconclusive":
+        needed = max(needed, len(both) + 1)  # those there are have been asked
     return {
         **found,
         "p_value": p,
         "won": sum(d > 0 for d in differences),
         "lost": sum(d < 0 for d in differences),
         "replicates_needed": needed,
-        "verdict": verdict_of(found, p),
+        "verdict": verdict,
     }
 
 

@@ -17,7 +17,7 @@ from looper.report.learned import learned_notes
 Metrics = Mapping[str, Any]
 LEGEND = (
     "gain: bits per byte by which the best kept program beats the unchanged one on fresh seeds, mean over campaigns "
-    "with Student's 95 % interval; real: campaigns whose gain is beyond two standard errors of the noise; best: median "
+    "with Student's 95 % interval; real: campaigns whose gain is beyond the noise, as campaign.gate asks; best: median "
     "score at the end on the seed that was searched on, lowest and highest; kept: of all trials; runs: trainings; "
     "overhead: wall-clock that was not training; tokens: prompt + completion."
 )

@@ -1,4 +1,4 @@
-"""Live progress of campaigns: a line for every trial, with the best so far and the time that is left."""
+"""Live progress of campaigns: a line for every trial, with the best so far and the time that the other trials take."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class CampaignProgress:
                 return
             self._spoken = now
             each = (now - self._started) / self._done
-            left = each * (self._total - self._done)
+            others = self._total - self._done
+            left = f"about {_span(each * others)} left, then the final runs" if others else "the final runs are left"
             shown = "no score" if score is None else f"{score:.4f}"
             self._console.print(
                 f"{campaign} {number}: {words}: {shown}, {fate}; best {best:.4f}; "
-                f"{self._done} of {self._total} trials, about {_span(left)} left",
+                f"{self._done} of {self._total} trials, {left}",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,

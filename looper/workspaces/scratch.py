@@ -23,7 +23,8 @@ from looper.errors import MachineError
 LOG = logging.getLogger(__name__)
 
 PREFIX = "looper-box-"
-_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_PRIVATE, _MNT_DETACH = 2, 4, 4096, 1 << 18, 2
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 1 << 18
+_MNT_DETACH = 2
 _FIRST_UID = 61000
 
 
@@ -147,7 +148,10 @@ class Scratch:
         return True
 
     def reachable(self, path: Path) -> Path | None:
-        """Return a path at which the boxes' user finds the same folder, None if there is none."""
+        """Return a path at which the boxes' user finds the same folder, None if there is none.
+
+        Nothing can be written or deleted through it: it may outlive a killed run, and be swept away with its folder.
+        """
         if self.owner is None or _open_to_all(path):
             return path
         with self._guard:
@@ -158,6 +162,14 @@ class Scratch:
                 alias.mkdir(mode=0o755)
                 mount(str(path), alias, "none", _MS_BIND, "")
                 mount("none", alias, "none", _MS_PRIVATE, "")  # what is mounted in it stays in it
+                kept = os.statvfs(alias).f_flag & (
+                    _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+                )  # a container may insist on them
+                try:
+                    mount("none", alias, "none", _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept, "")
+                except OSError:
+                    unmount(alias)
+                    return None
                 self._aliases[path] = alias
             return self._aliases[path]
 

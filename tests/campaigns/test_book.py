@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 from looper.benchmarks.research.measurement import Measurement
 from looper.campaigns.book import Book
+from looper.campaigns.campaign import Proposal, Running
 from looper.campaigns.trials import Fate
 from looper.loopgraph import LoopGraph
 
@@ -22,3 +24,9 @@ def test_a_program_that_is_tried_again_has_rows_of_its_own(tmp_path: Path) -> No
         book.replicate(CODE, 1, scored)
         rows = graph.client.store.experiments()
     assert len({row.id for row in rows}) == len(rows) == 6 and set(ids) <= {row.id for row in rows}
+
+
+def test_lines_of_a_program_that_the_parser_gives_up_on_are_none() -> None:
+    deep = Proposal(program=f"LR = {'-' * 20_000}1\n", patch="", description="", wrong="", session=None)  # type: ignore[arg-type]
+    running = SimpleNamespace(program=CODE)
+    assert Running._added(running, deep) == 0  # type: ignore[arg-type]

@@ -32,6 +32,47 @@ def test_other_values_are_put_in_place_and_comments_stay() -> None:
     assert "WARMUP = 0.1  # share of the steps" in changed
 
 
+@pytest.mark.parametrize(
+    ("line", "put"),
+    [
+        ("B1 = 1  # 1 or 2", "B1 = 7  # 1 or 2"),
+        ("HÖHE_2 = 2  # größer als 2", "HÖHE_2 = 7  # größer als 2"),
+        ("N = (1_000)", "N = (7)"),
+        ("N = 1\r", "N = 7\r"),
+    ],
+    ids=["digit", "umlaut", "parentheses", "windows"],
+)
+def test_the_number_is_replaced_and_nothing_else(line: str, put: str) -> None:
+    (knob,) = knobs(f"import os\n{line}\n")
+    assert knob.put(7) == put
+    assert edits_of(f"import os\n{line}\n", {knob.name: 7}) == [{"search": f"{line}\n", "replace": f"{put}\n"}]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "A = 1; B = 2\n",
+        "import os; A = 1\n",
+        "LR = (\n    0.003\n)\n",
+        "LR = \\\n    0.003\n",
+        "LR = 0.003 \\\n\n",
+        "A = B = 1\n",
+        "A = 1e999\n",
+    ],
+    ids=["two", "second", "brackets", "continued", "continued to nothing", "chained", "infinite"],
+)
+def test_what_is_not_one_number_alone_on_its_line_is_no_knob(program: str) -> None:
+    assert knobs(program) == []
+    sampler = Sampler(f"{program}WIDTH = 64\n", seed=1)
+    assert sampler.ask().keys() == {"WIDTH"}
+
+
+def test_of_two_assignments_the_last_one_counts() -> None:
+    program = "LR = 1\nLR = 0.5\n"
+    assert [knob.line for knob in knobs(program)] == ["LR = 0.5"]
+    assert Sampler(program, seed=1).ask().keys() == {"LR"}
+
+
 def test_draws_are_a_function_of_the_seed_and_what_was_told() -> None:
     def draws(seed: int, scores: list[float | None]) -> list[dict[str, float | int]]:
         sampler = Sampler(PROGRAM, seed=seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from looper.benchmarks.research.benchmark import Research
 from looper.benchmarks.research.measurement import Measurement
 from looper.campaigns.options import ArmName, Campaign
 from looper.campaigns.running import CampaignRun, alone
+from looper.campaigns.study import free
+from looper.campaigns.trials import Played
 from looper.errors import ModelError, StoreError
 from looper.memory.check import check
 from looper.memory.client import ResearchFSClient
@@ -45,6 +48,7 @@ class Simulated(Research):
     def measure(self, train: str, *, seed: int, workspace: Workspace) -> Measurement:
         text = hashlib.sha256(train.encode()).hexdigest()
         self.asked.append((text, seed, self.corpus_split))
+        time.sleep(0.02)  # long enough for two campaigns to want the same at once
         true = 0.0 if train == self.files()["train.py"] else Random(text).gauss(0.0, 0.03)
         score = 4.0 + true + Random(f"{text}/{seed}/{self.corpus_split}").gauss(0.0, 0.006)
         return Measurement(status="ok", val_bpb=score, steps=1, train_seconds=1.0, wall_seconds=2.0)
@@ -228,6 +232,47 @@ def test_one_process_at_a_time_plays_a_run(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+def test_what_a_run_leaves_is_written_while_no_other_process_can_play_it(tmp_path: Path) -> None:
+    refused = list[bool]()
+
+    class Watched(Simulated):
+        @property
+        def branches(self) -> str:  # asked when a campaign's files are written
+            with pytest.raises(StoreError, match="another process plays the run"), alone(tmp_path / "run"):
+                pass
+            refused.append(True)
+            return ""
+
+    run(tmp_path, model=Scripted(lambda turn: "<done/>"), benchmark=Watched(), experiments=1)
+    assert refused
+
+
+def test_the_memory_of_an_arm_is_the_past_of_the_same_arm_in_another_run(tmp_path: Path) -> None:
+    idle = {"model": Scripted(lambda turn: "<done/>"), "arms": [ArmName.memory], "experiments": 1, "proposals": 1}
+    run(tmp_path / "1", earlier=0, **idle)
+    for i in (2, 3):
+        past = tmp_path / str(i - 1) / "run" / "memory" / "memory-1.db"
+        metrics, _ = run(tmp_path / str(i), past=str(past), **idle)
+    again, _ = run(tmp_path / "3", past=str(past), **idle)
+    assert again == metrics, "it is read back"
+    made = tmp_path / "3" / "run"
+    with ResearchFSClient(made / "memory" / "memory-1.db", read_only=True) as client:
+        rows = client.store.experiments()
+        asked = {one.campaign for one in client.store.retrievals()}
+    assert {one.campaign for one in rows} == asked == {"memory-1", "memory-1+2", "memory-1+3"}
+    assert all(one.id.startswith(f"{one.campaign}:") for one in rows)
+    lines = (made / "campaigns" / "memory-1" / "results.tsv").read_text().splitlines()
+    assert len(lines) == 1 + 3, "a header and its own baselines, none of the past"
+    (record,) = (made / "campaigns").glob("memory-1-*.json")
+    known = Played.model_validate_json(record.read_text())
+    assert (known.name, known.label) == ("memory-1", "memory-1+3")
+
+
+def test_a_name_is_free_or_numbered() -> None:
+    assert free("memory-1", []) == free("memory-1", ["memory-2", "memory-1+2"]) == "memory-1"
+    assert free("memory-1", ["memory-1", "memory-1+2"]) == "memory-1+3"
+
+
 @pytest.mark.slow
 def test_an_interrupted_study_stops_before_the_next_training(tmp_path: Path) -> None:
     began = threading.Event()
@@ -270,5 +315,7 @@ def test_no_program_is_run_twice_by_an_arm_that_remembers(tmp_path: Path) -> Non
     kept = [trial for trial in trials["stateful-1"] if trial["fate"] == "keep"]
     ran = [trial for trial in trials["stateful-1"] if trial["fate"] != "none"]
     assert len(ran) == 1 or kept, "the same change of the same program is tried once"
-    assert sum("ran this very program already" in trial["reason"] for trial in trials["stateful-1"]) == 3 - len(ran)
+    assert sum("this very program was proposed before" in trial["reason"] for trial in trials["stateful-1"]) == 3 - len(
+        ran
+    )
     assert metrics["infrastructure"]["total"] == 0

@@ -55,6 +55,15 @@ def test_a_comparison_is_paired_by_replicate() -> None:
     assert compare_gains({1: 0.3}, {1: 0.0})["verdict"] == "inconclusive"
 
 
+def test_an_open_comparison_never_asks_for_replicates_that_there_are() -> None:
+    differences = [0.1, 0.5, 0.5, 0.5, 0.5, -0.01]
+    assert replicates_needed(differences) == 6
+    found = compare_gains(dict(enumerate(differences)), dict.fromkeys(range(6), 0.0))
+    assert (found["verdict"], found["replicates_needed"]) == ("inconclusive", 7), "the sign flips are not convinced"
+    clear = compare_gains(dict(enumerate([0.5, 0.6, 0.7] * 2)), dict.fromkeys(range(6), 0.0))
+    assert (clear["verdict"], clear["replicates_needed"]) == ("better", 3), "what decided is told as it is"
+
+
 def test_the_curve_holds_each_arms_spread() -> None:
     rows = spread_at([[3.0, 2.5, 2.4], [3.1, 3.1, 3.0], [2.9, 2.8]])
     assert rows[1] == {"low": 2.5, "median": 2.8, "high": 3.1}

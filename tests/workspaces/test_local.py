@@ -18,7 +18,23 @@ from looper.errors import ConfigError, MachineError, SandboxError, WorkspaceErro
 from looper.records import Source
 from looper.workspaces.local import LocalWorkspace
 from looper.workspaces.sandbox import Level
-from looper.workspaces.scratch import remove_stale
+from looper.workspaces.scratch import Scratch, remove_stale
+
+
+def test_nothing_can_be_deleted_through_what_a_scratch_folder_shows(open_folder, tmp_path):
+    folder = tmp_path / "closed" / "installation"
+    folder.mkdir(parents=True)
+    folder.parent.chmod(0o700)  # so that the boxes' user needs another way in, where there is such a user
+    (folder / "kept.txt").write_text("kept")
+    scratch = Scratch(str(open_folder))
+    try:
+        shown = scratch.reachable(folder)
+        if shown != folder and shown is not None:
+            assert (shown / "kept.txt").read_text() == "kept"
+            shutil.rmtree(scratch.root, ignore_errors=True)  # as somebody does who sweeps /tmp
+        assert (folder / "kept.txt").read_text() == "kept"
+    finally:
+        scratch.close()
 
 
 def test_a_box_is_clean_and_holds_one_commit(box):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -30,7 +31,7 @@ from looper.errors import ConfigError
 from looper.protocols import Workspace
 from looper.records import Source, Task, Tests, digest_of
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same code, budget and seed would be measured differently."""
 GOAL = "Lower val_bpb, the validation bits per byte of train.py, within the same training budget."
 FIXED = {
@@ -278,6 +279,14 @@ class NanoChat:
         found = rules.contract(patch)
         return found[1] if found else ""
 
+    def _texts(self) -> tuple[str, ...]:
+        """Return where the validation texts lie on this machine: the user's folder or file, else modules of Python."""
+        if self.data:
+            users = Path(self.data).expanduser()
+            return (str(users.resolve()),) if users.exists() else ()
+        library = Path(sysconfig.get_path("stdlib")).resolve()
+        return tuple(str(library / path) for path in held_out(self.corpus_split))
+
     def _sealed(self) -> tuple[str, ...]:
         return held_out(self.corpus_split) if not self.data else ()
 
@@ -301,7 +310,6 @@ class NanoChat:
     def _judge(self, workspace: Workspace) -> Judge:
         corpus = self.corpus
         timed = self.budget_kind is BudgetKind.seconds
-        users = Path(self.data).expanduser() if self.data else None
         return Judge(
             prepared=corpus,
             device=self.place.value,
@@ -313,7 +321,7 @@ class NanoChat:
             tokens=0 if timed else int(self.budget),
             limit_seconds=self.limit_seconds,
             sealed=self._sealed(),
-            hidden=(str(corpus.folder), *([str(users.resolve())] if users and users.is_dir() else [])),
+            hidden=(str(corpus.folder), *self._texts()),
             workspace=workspace,
         )
 

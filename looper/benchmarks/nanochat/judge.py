@@ -1,12 +1,12 @@
 """Train and score one version of the bundled train.py: one run trains it, two others answer for its weights.
 
 On a processor all three are boxes of the workspace. On a GPU, whose drivers no box shows, they are processes in folders
-of their own; there the validation split is hidden from honest code alone (watch.py refuses to open it).
+of their own; there the validation split is hidden from honest code alone (watch.py refuses to open it, and the texts
+that it was made from where they are at hand).
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,20 +80,23 @@ class Judge:
         rows = self.prepared.validation(self.validation_tokens)
         asked = scoring.questions(rows)
         readings = scoring.readings(asked, rows[:, 1:], self.prepared.lengths())
-        with ThreadPoolExecutor(2) as pool:
-            work = zip((asked.scored, asked.probes), readings, strict=True)
-            runs = [pool.submit(self._answer, train, seed, weights, part, reading) for part, reading in work]
-            failed = [changes for run in runs if (changes := run.result())]
-        if failed:
-            # What code says that has seen validation windows may hold them: it is asked again, about training windows.
-            practice = self.prepared.practice(min(64, len(rows)))[:, :-1]
-            changes = self._answer(train, seed, weights, practice, scoring.nothing())
-            return changes or {
-                "status": "crash",
-                "reason": "the model answers training windows, and fails on validation windows",
-            }
+        for part, reading in zip((asked.scored, asked.probes), readings, strict=True):  # one after the other: what runs
+            changes = self._answer(train, seed, weights, part, reading)  # at once can speak, by locks on common files
+            if changes:
+                return self._explained(changes, train, seed, weights)
         found = scoring.fault(asked, *readings, TOLERANCES.get(self.device, LOW_PRECISION))
         return refused(*found) if found else {"val_bpb": readings[0].bits_per_byte}
+
+    def _explained(self, changes: dict[str, Any], train: str, seed: int, weights: bytes) -> dict[str, Any]:
+        """Say why there are no answers.
+
+        What code says that has seen validation windows may hold them: it is asked again, about training windows.
+        """
+        if changes["status"] == "timeout":
+            return {"status": "timeout", "reason": changes["reason"]}
+        rows = self.prepared.practice(min(64, len(self.prepared.validation(self.validation_tokens))))[:, :-1]
+        reason = "the model answers training windows, and fails on validation windows"
+        return self._answer(train, seed, weights, rows, scoring.nothing()) or {"status": "crash", "reason": reason}
 
     def _answer(self, train: str, seed: int, weights: bytes, rows: Any, reading: scoring.Reading) -> dict[str, Any]:
         """Ask the trained model about rows; return what to change in the measurement if it does not answer them."""

@@ -42,7 +42,7 @@ TIME_BUDGET = float(os.environ.get("NANOCHAT_SECONDS", 300))
 TOKEN_BUDGET = int(os.environ.get("NANOCHAT_TOKENS", 0))
 """Tokens of training instead of seconds; 0: seconds decide."""
 UNCOUNTED_STEPS = 10 if LARGE else 2
-"""First steps of a training, which compile and warm up: they train, but their time does not count."""
+"""First steps of a training, which compile and warm up: what they take longer than the others does not count."""
 VALIDATION_TOKENS = int(os.environ.get("NANOCHAT_VALIDATION_TOKENS", 10 * 2**20 if LARGE else 2**14))
 """Tokens that are scored; all of the split if it has fewer."""
 SEED = int(os.environ.get("NANOCHAT_SEED", 1))
@@ -184,7 +184,8 @@ class Clock:
         """Share of the budget that is spent; of a budget of tokens, 1 when no further step fits."""
         if TOKEN_BUDGET:
             return self.tokens / TOKEN_BUDGET if self.tokens + self.step_tokens <= TOKEN_BUDGET else 1.0
-        return min(1.0, self.seconds / TIME_BUDGET)
+        usual = self.seconds / max(1, self.steps - UNCOUNTED_STEPS)
+        return min(1.0, (self.seconds + min(self.uncounted, UNCOUNTED_STEPS * usual)) / TIME_BUDGET)
 
 
 def library_files() -> list[Path]:

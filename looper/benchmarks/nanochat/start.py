@@ -21,6 +21,8 @@ import prepare  # type: ignore[import-not-found]  # noqa: E402
 CLOCK, tally = guarded.CLOCK, guarded.tally
 SLACK = 1.0
 """Seconds over the budget in which the last step may end, beside twice the longest step."""
+LONGEST = 0.05
+"""Share of the budget that a step may take: the last one may end beyond it."""
 
 
 class Steps:
@@ -94,9 +96,15 @@ def check(found: dict[str, Any]) -> None:
     later = max(steps.taken[free:], default=0)
     if len(steps.taken) > free and max(steps.taken[:free]) > later:
         watch.refuse("longer", f"a step that is not counted took {max(steps.taken[:free])} batches, the others {later}")
-    uncounted = sum(steps.lasted[:free]) if len(steps.taken) > free else 0.0
-    spent = (tally.ended or CLOCK()) - tally.begun - uncounted
-    if spent > prepare.TIME_BUDGET + SLACK + 2 * max(steps.lasted[free:], default=0.0):
+    counted = steps.lasted[free:]
+    usual = sum(counted) / len(counted) if counted else 0.0
+    if usual > max(SLACK, LONGEST * prepare.TIME_BUDGET):
+        watch.refuse(
+            "longer", f"a step took {usual:.1f} s of {prepare.TIME_BUDGET:g} s; tick the clock after every update"
+        )
+    free_seconds = max(0.0, sum(steps.lasted[:free]) - free * usual) if counted else 0.0
+    spent = (tally.ended or CLOCK()) - tally.begun - free_seconds
+    if spent > prepare.TIME_BUDGET + SLACK + 2 * max(counted, default=0.0):
         watch.refuse("longer", f"training took {spent:.1f} s of {prepare.TIME_BUDGET:g} s")
 
 

@@ -333,7 +333,7 @@ def main() -> None:
     print(f"{corpus().manifest['data']}, {corpus().manifest['digest'][:12]}, on {DEVICE}", flush=True)
     with sdpa_kernel(KERNELS, set_priority=True):
         clock = train(model)
-    print(f"the first {UNCOUNTED_STEPS} steps took {clock.uncounted:.1f} s, which are not counted")
+    print(f"the first {UNCOUNTED_STEPS} steps took {clock.uncounted:.1f} s; what is above the others' is not counted")
     val_bpb = evaluate_bpb(model.eval())
     print(f"---\nval_bpb:          {val_bpb:.6f}")
     print(f"training_seconds: {clock.seconds:.1f}")

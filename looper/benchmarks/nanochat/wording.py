@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-TIMED = "The clock leaves out the first steps, which compile; they take no more rows than the others."
+TIMED = (
+    "The clock leaves out what the first steps take longer than the others, as they compile. A step takes at most a "
+    "twentieth of the budget."
+)
 TOLD_TOKENS = "It is 1 when no further step fits."
 CLOSED = "A run is one process in its own folder: starting another, or opening files elsewhere, is refused too.\n"
 

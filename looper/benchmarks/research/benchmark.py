@@ -1,22 +1,24 @@
 """The research benchmark: versions of train.py, trained under one budget and scored where none of them can reach.
 
 What is sound, given bubblewrap: agent code runs in fresh boxes without network, without the text of validation files
-and without other runs; the score is computed on the host from logits alone, after two processes that cannot speak to
-one another agreed on them; prepare.py and the scripts are laid out anew for each box.
+and without other runs; the score is computed on the host from logits alone, after two processes agreed on them of which
+one had ended when the other was asked; prepare.py and the scripts are laid out anew for each box.
 
 What is best effort: everything that is watched inside the training process (watch.py, start.py) or read from the code
-(contract.py), the budget of tokens among it. What Python needs to run stays in a box: the bytecode of held-out modules
+(contract.py), the budget of tokens among it. Boxes of campaigns that are played at once could be made to speak to one
+another, by locks on files that both see. What Python needs to run stays in a box: the bytecode of held-out modules
 holds their names and string constants (some 220 kB, where 1.2 MB are held out), and code that digs them out gains from
 it; under Landlock it holds their docstrings too, and under resource limits alone files are not protected at all.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +37,7 @@ from looper.records import Source, Task, Tests, digest_of
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the same code, budget and seed would be measured differently."""
 FOLDER = Path(__file__).parent
 SCRIPTS = ("watch.py", "guarded.py")
@@ -157,14 +159,18 @@ class Research:
         with ThreadPoolExecutor(1) as pool, ExitStack() as boxes:
             training = pool.submit(self._train, train, seed, workspace)
             ready: list[Respondent] = []
-            if workspace.level == "bubblewrap" and wait([training], timeout=HEAD_START).not_done:
-                ready = [boxes.enter_context(self._respondent(train, seed, workspace)) for _ in range(2)]
+            if self._may_start_early(workspace) and wait([training], timeout=HEAD_START).not_done:
+                ready = self._respondents(boxes, train, seed, workspace, limit=2 * self.limit_seconds)
             measurement, weights = training.result()
             if measurement.status == "ok":
-                ready = ready or [boxes.enter_context(self._respondent(train, seed, workspace)) for _ in range(2)]
+                ready = ready or self._respondents(boxes, train, seed, workspace, limit=self.limit_seconds)
                 changes = self._score(train, seed, weights, workspace, ready)
                 measurement = measurement.model_copy(update=changes)
         return measurement.model_copy(update={"wall_seconds": time.monotonic() - started})
+
+    def _may_start_early(self, workspace: Workspace) -> bool:
+        """Whether answering processes can neither be reached by a training nor take its seconds."""
+        return workspace.level == "bubblewrap" and (not self.one_at_a_time or (os.cpu_count() or 1) > 2)
 
     def _source(self, train: str, script: str) -> Source:
         scripts = {f"{ROOM}/{name}": (FOLDER / name).read_text(encoding="utf-8") for name in (script, *SCRIPTS)}
@@ -193,26 +199,44 @@ class Research:
             facts_of(done, report) | status_of(done, report, bool(weights), limit)
         ), weights
 
-    def _respondent(self, train: str, seed: int, workspace: Workspace) -> AbstractContextManager[Respondent]:
-        limit = 2 * self.limit_seconds  # it may wait for the training
-        return respondent(workspace, self._source(train, "answer.py"), self._command("answer.py", seed), limit=limit)
+    def _respondents(
+        self, boxes: ExitStack, train: str, seed: int, workspace: Workspace, *, limit: float, count: int = 2
+    ) -> list[Respondent]:
+        source, command = self._source(train, "answer.py"), self._command("answer.py", seed)
+        return [boxes.enter_context(respondent(workspace, source, command, limit=limit)) for _ in range(count)]
 
     def _score(
         self, train: str, seed: int, weights: bytes, workspace: Workspace, ready: list[Respondent]
     ) -> dict[str, Any]:
-        """Ask the trained model in two fresh boxes, and return what that changes in the measurement."""
+        """Ask the trained model in two fresh boxes, and return what that changes in the measurement.
+
+        The second is asked when the first has ended: processes that run at once can tell one another something by locks
+        on the files that both of them see.
+        """
         asked = scoring.questions(self.corpus_split)
-        with ThreadPoolExecutor(2) as pool:
-            runs = pool.map(lambda one, rows: self._answer(one, weights, rows), ready, (asked.scored, asked.probes))
-            scored, probes = (logits for _, logits in runs)
-        if scored is None or probes is None:
-            # What code says that has seen validation windows may hold them: it is asked again, about training windows.
-            with self._respondent(train, seed, workspace) as one:
-                changes, logits = self._answer(one, weights, scoring.practice(self.corpus_split))
-            reason = "the model answers training windows, and fails on validation windows"
-            return changes if logits is None else {"status": "crash", "reason": reason}
-        found = scoring.fault(asked, scored, probes)
-        return refused(*found) if found else {"val_bpb": scoring.bits_per_byte(scored, self.corpus_split)}
+        answers: list[Tensor] = []
+        for one, rows in zip(ready, (asked.scored, asked.probes), strict=True):
+            changes, logits = self._answer(one, weights, rows)
+            if logits is None:
+                return self._explained(changes, train, seed, weights, workspace)
+            answers.append(logits)
+        found = scoring.fault(asked, *answers)
+        return refused(*found) if found else {"val_bpb": scoring.bits_per_byte(answers[0], self.corpus_split)}
+
+    def _explained(
+        self, changes: dict[str, Any], train: str, seed: int, weights: bytes, workspace: Workspace
+    ) -> dict[str, Any]:
+        """Say why there are no answers.
+
+        What code says that has seen validation windows may hold them: it is asked again, about training windows.
+        """
+        if changes["status"] == "timeout":
+            return {"status": "timeout", "reason": changes["reason"]}
+        with ExitStack() as boxes:
+            (one,) = self._respondents(boxes, train, seed, workspace, limit=self.limit_seconds, count=1)
+            changes, logits = self._answer(one, weights, scoring.practice(self.corpus_split))
+        reason = "the model answers training windows, and fails on validation windows"
+        return changes if logits is None else {"status": "crash", "reason": reason}
 
     def _answer(self, one: Respondent, weights: bytes, rows: Tensor) -> tuple[dict[str, Any], Tensor | None]:
         """Return what to change in the measurement if there are no answers, and the answers: logits (N, T, V)."""
@@ -221,4 +245,4 @@ class Research:
         if done.exit_code == 0 and not answers.report and logits is not None:
             return {}, logits
         report = answers.report or {"error": f"the model gave no answers (exit code {done.exit_code})"}
-        return status_of(done, report, False, self.limit_seconds) | {"log": done.output[-LOG_CHARS:]}, None
+        return status_of(done, report, False, one.limit) | {"log": done.output[-LOG_CHARS:]}, None

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack  # iso
 CLOCK = time.monotonic
 CLOCKS = ("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic", "monotonic_ns", "process_time", "sleep")
 Kept = tuple[str, Any, str, Any]
-"""Kind of cheat, module, name, and the value that must still be there when the run has ended."""
+"""Kind of cheat, module or class, name, and the value that must still be there when the run has ended."""
 
 
 def own_folder() -> None:
@@ -46,7 +46,7 @@ tally = Tally()
 
 def traced() -> bool:
     """Whether a compiler differentiates tensors without values, to learn what the backward pass will be."""
-    return any(isinstance(mode, FakeTensorMode) for mode in _get_current_dispatch_mode_stack())
+    return any(type(mode) is FakeTensorMode for mode in _get_current_dispatch_mode_stack())
 
 
 def counted(run: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,6 +84,7 @@ def guard(seed: int) -> list[Kept]:
     return [
         *(("clock", time, name, getattr(time, name)) for name in CLOCKS),
         *(("longer", torch.autograd, name, getattr(torch.autograd, name)) for name in ("backward", "grad")),
+        ("longer", FakeTensorMode, "__torch_dispatch__", FakeTensorMode.__torch_dispatch__),
         ("score", torch, "save", torch.save),
     ]
 

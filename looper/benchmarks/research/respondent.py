@@ -33,9 +33,11 @@ class Answers:
 class Respondent:
     """Waits in its box for weights and windows."""
 
-    def __init__(self, box: Box, running: Future[CommandResult]) -> None:
+    def __init__(self, box: Box, running: Future[CommandResult], limit: float) -> None:
         self._box = box
         self._running = running
+        self.limit = limit
+        """Seconds after which it is stopped, counted from its start."""
 
     def ask(self, weights: bytes, rows: Tensor, *, size: int) -> Answers:
         """Return the answers to windows of bytes (N, T), `size` bytes if all is well; once only."""
@@ -63,7 +65,7 @@ class Respondent:
 def respondent(workspace: Workspace, source: Source, command: str, *, limit: float) -> Iterator[Respondent]:
     """Start a process that is stopped after `limit` seconds, or at the end of the block if it was not asked."""
     with workspace.open(source) as box, ThreadPoolExecutor(1) as pool:
-        made = Respondent(box, pool.submit(box.run, command, seconds=limit))
+        made = Respondent(box, pool.submit(box.run, command, seconds=limit), limit)
         try:
             yield made
         finally:

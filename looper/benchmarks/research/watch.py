@@ -26,9 +26,10 @@ _TREES = [STDLIB, _PACKAGES, os.environ.get("HOME", ""), "/proc", "/sys", "/dev"
 READABLE = tuple(f"{os.path.realpath(path)}/" for path in _TREES if path)
 if os.path.isdir(_PACKAGES):  # noqa: PTH112 - of links, where the sandbox has no mounts
     READABLE += tuple({os.path.realpath(entry.path) for entry in os.scandir(_PACKAGES)})
-SEALED = tuple(f"{os.path.realpath(path)}/" for path in os.environ.get("JUDGE_SEALED", "").split(os.pathsep) if path)
-"""Folders of a run without a sandbox that it may not read. Only these are watched there: compilers and GPU drivers
-start processes and open files of their own."""
+SEALED = tuple(os.path.realpath(path) for path in os.environ.get("JUDGE_SEALED", "").split(os.pathsep) if path)
+"""Folders and files of a run without a sandbox that it may not read. Only these are watched there: compilers and GPU
+drivers start processes and open files of their own."""
+_INSIDE = tuple(f"{path}/" for path in SEALED)
 STARTS = {"subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "pty.spawn"}
 """Audit events of a process that is started or replaced."""
 REFUSED = 3
@@ -80,7 +81,7 @@ def _opened(path: object, mode: str | None, flags: int) -> None:
         if writes and place == os.path.join(ROOT, "prepare.py"):  # noqa: PTH118
             refuse("prepare", "train.py opened prepare.py for writing; only train.py may change")
     elif SEALED:
-        if place.startswith(SEALED):
+        if (place in SEALED or place.startswith(_INSIDE)) and not _is_harmless("torch._"):  # a compiler reads sources
             refuse(
                 "validation", f"train.py opened {place}, which holds validation data; data comes from batches() alone"
             )
@@ -95,13 +96,17 @@ def _opened(path: object, mode: str | None, flags: int) -> None:
         refuse("outside", f"train.py opened {place}, outside of its folder")
 
 
-def _is_harmless() -> bool:
-    """Whether an import, or the printing of a warning or a traceback, opens the file: these show source lines."""
+def _is_harmless(*more: str) -> bool:
+    """Whether an import, or the printing of a warning or a traceback, opens the file: these show source lines.
+
+    `more` are beginnings of further modules that may.
+    """
     frame: FrameType | None = sys._getframe(3)
     if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
         return True
     while frame is not None:
-        if frame.f_globals.get("__name__") in ("warnings", "traceback"):
+        name = str(frame.f_globals.get("__name__"))
+        if name in ("warnings", "traceback") or name.startswith(more):
             return True
         frame = frame.f_back
     return False

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import wave
 from dataclasses import replace
 from pathlib import Path
 
@@ -129,6 +130,22 @@ def test_without_boxes_the_same_is_measured_and_the_validation_split_is_watched(
     there = option.corpus.folder / "validation.bin"
     found = judge.measure(edited((FIRST, f"{FIRST}open({str(there)!r}, 'rb').read()\n")), 3)
     assert (found.status, found.cheat) == ("refused", Cheat.VALIDATION)
+    texts = replace(judge, hidden=(str(Path(wave.__file__).resolve()),))
+    assert texts.measure(edited((FIRST, f"{FIRST}import wave\n")), 3).status == "ok"
+    found = texts.measure(edited((FIRST, f"{FIRST}open({wave.__file__!r}).read()\n")), 3)
+    assert (found.status, found.cheat) == ("refused", Cheat.VALIDATION)
+
+
+@pytest.mark.slow
+def test_a_backward_pass_below_a_mode_of_its_own_counts(option: NanoChat) -> None:
+    mode = """from torch._subclasses.fake_tensor import FakeTensorMode
+class Mode(FakeTensorMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+"""
+    hidden = "            with Mode():\n                loss.backward(retain_graph=True)\n            loss.backward()\n"
+    code = edited((FIRST, f"{FIRST}{mode}"), ("            loss.backward()\n", hidden))
+    assert option.measure(code, seed=3, workspace=WORKSPACE).cheat is Cheat.LONGER
 
 
 @pytest.mark.slow

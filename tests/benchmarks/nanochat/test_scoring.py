@@ -99,6 +99,27 @@ for part, size in enumerate(SIZES):
 """
 
 
+def noisy(tokens: Tensor) -> Tensor:
+    return counts(tokens) + 0.01 * torch.randn(*tokens.shape, 300, generator=torch.Generator().manual_seed(len(tokens)))
+
+
+def hinting(tokens: Tensor) -> Tensor:
+    following = torch.nn.functional.one_hot(tokens.roll(-1, 1).long(), 300).float()
+    return noisy(tokens) + 0.04 * following
+
+
+@pytest.mark.parametrize(("model", "cheat"), [(noisy, None), (hinting, Cheat.FUTURE)])
+def test_what_is_within_the_tolerance_may_not_favour_the_next_token(
+    model: Model, cheat: Cheat | None, asked: tuple[Questions, scoring.Reading, scoring.Reading]
+) -> None:
+    questions, scored, probes = asked
+    read(model, questions.scored, scored)
+    read(model, questions.probes, probes, size=5)
+    found = scoring.fault(questions, scored, probes, 5e-2)
+    assert (found and found[0]) == cheat, found
+    assert found is None or "knowing the next token is worth" in found[1]
+
+
 @pytest.mark.parametrize(
     ("sizes", "complete", "taken"),
     [

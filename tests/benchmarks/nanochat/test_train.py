@@ -45,7 +45,9 @@ def run(folder: Path, environment: dict[str, str]) -> dict[str, str]:
     done = subprocess.run([sys.executable, "train.py"], cwd=folder, env=env, check=True, capture_output=True, text=True)
     assert done.stderr == ""
     before, _, summary = done.stdout.partition("---\n")
-    assert re.search(r"^the first \d+ steps took [\d.]+ s, which are not counted$", before, re.MULTILINE)
+    assert re.search(
+        r"^the first \d+ steps took [\d.]+ s; what is above the others' is not counted$", before, re.MULTILINE
+    )
     found = re.findall(r"^(\w+): +(\S+)$", summary, re.MULTILINE)
     assert [name for name, _ in found] == SUMMARY
     return dict(found)
@@ -54,8 +56,9 @@ def run(folder: Path, environment: dict[str, str]) -> dict[str, str]:
 def test_it_runs_as_a_program(tmp_path: Path, prepare: ModuleType, environment: dict[str, str]) -> None:
     found = run(tmp_path, environment)
     assert math.isfinite(float(found["val_bpb"])) and float(found["val_bpb"]) > 0
-    assert float(found["training_seconds"]) >= prepare.TIME_BUDGET
-    assert int(found["num_steps"]) > prepare.UNCOUNTED_STEPS
+    steps, seconds = int(found["num_steps"]), float(found["training_seconds"])
+    assert steps > prepare.UNCOUNTED_STEPS
+    assert seconds * steps / (steps - prepare.UNCOUNTED_STEPS) >= prepare.TIME_BUDGET - 0.1  # of the printed tenths
     assert (found["mfu_percent"], found["peak_vram_mb"], found["depth"]) == ("nan", "0.0", "2")
 
 
