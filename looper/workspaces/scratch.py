@@ -162,9 +162,8 @@ class Scratch:
                 alias.mkdir(mode=0o755)
                 mount(str(path), alias, "none", _MS_BIND, "")
                 mount("none", alias, "none", _MS_PRIVATE, "")  # what is mounted in it stays in it
-                kept = os.statvfs(alias).f_flag & (
-                    _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
-                )  # a container may insist on them
+                # A container may insist on what is kept.
+                kept = os.statvfs(alias).f_flag & (_MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
                 try:
                     mount("none", alias, "none", _MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept, "")
                 except OSError:

@@ -7,15 +7,12 @@ neither the tokens after the windows nor which windows count.
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
 import guarded  # type: ignore[import-not-found]
-import watch  # type: ignore[import-not-found]
 
 guarded.own_folder()
 
@@ -44,29 +41,14 @@ def answer() -> None:
     data = bytearray((ROOM / "rows.bin").read_bytes())
     rows = torch.frombuffer(data, dtype=torch.int32).view(-1, prepare.CONTEXT)
     state = torch.load(ROOM / "model.pt", weights_only=True, map_location="cpu")
-    watch.begin()
-    train = importlib.import_module("train")
-    model = train.GPT(train.GPTConfig())
-    model.load_state_dict(state, strict=True)
-    model.to(prepare.DEVICE).eval()
+    model = guarded.trained(state).to(prepare.DEVICE)
     with torch.no_grad():
         for part, first in enumerate(range(0, len(rows), AT_ONCE)):
             x = rows[first : first + AT_ONCE].long().to(prepare.DEVICE)
-            scores = model(x)
-            if scores.shape != (*x.shape, prepare.VOCABULARY):
-                wanted = (*x.shape, prepare.VOCABULARY)
-                watch.refuse("shape", f"logits have shape {tuple(scores.shape)}; it has to be {wanted}")
-            give(part, scores)
+            give(part, guarded.shaped(model(x), x, prepare.VOCABULARY))
 
 
 _sleep = time.sleep
 
 if __name__ == "__main__":
-    try:
-        answer()
-    except Exception as error:
-        traceback.print_exc()
-        said = " ".join("".join(traceback.format_exception_only(error)).split())
-        watch.report({"error": f"the handed-over weights gave no answers in GPT(GPTConfig()): {said[:500]}"})
-        raise SystemExit(1) from error
-    watch.leave()
+    guarded.respond(answer)

@@ -168,16 +168,18 @@ class NanoChat:
     @property
     def corpus(self) -> Prepared:
         """The prepared data, made on first use. Raises ConfigError for data that is not there or too little."""
-        return prepared(
-            Wanted(
-                data=self.data,
-                column=self.column,
-                limit_mb=self.limit_mb,
-                vocabulary=self.vocabulary,
-                split=self.corpus_split,
-                context=self._context,
-                cache=self.cache,
-            )
+        return prepared(self._wanted)
+
+    @property
+    def _wanted(self) -> Wanted:
+        return Wanted(
+            data=self.data,
+            column=self.column,
+            limit_mb=self.limit_mb,
+            vocabulary=self.vocabulary,
+            split=self.corpus_split,
+            context=self._context,
+            cache=self.cache,
         )
 
     @property
@@ -281,11 +283,10 @@ class NanoChat:
 
     def _texts(self) -> tuple[str, ...]:
         """Return where the validation texts lie on this machine: the user's folder or file, else modules of Python."""
-        if self.data:
-            users = Path(self.data).expanduser()
-            return (str(users.resolve()),) if users.exists() else ()
+        if place := self._wanted.place:
+            return (str(place),)
         library = Path(sysconfig.get_path("stdlib")).resolve()
-        return tuple(str(library / path) for path in held_out(self.corpus_split))
+        return tuple(str(library / path) for path in self._sealed())
 
     def _sealed(self) -> tuple[str, ...]:
         return held_out(self.corpus_split) if not self.data else ()

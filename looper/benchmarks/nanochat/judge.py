@@ -17,7 +17,7 @@ from looper.benchmarks.nanochat.outside import Outside
 from looper.benchmarks.research.benchmark import FOLDER as SHARED
 from looper.benchmarks.research.benchmark import SCRIPTS
 from looper.benchmarks.research.contract import EDITABLE
-from looper.benchmarks.research.ending import ROOM, facts_of, refused, report_in, status_of, weights_in
+from looper.benchmarks.research.ending import ROOM, facts_of, refused, report_in, status_of, unanswered, weights_in
 from looper.benchmarks.research.measurement import LOG_CHARS, Measurement
 from looper.protocols import Box, Workspace
 from looper.records import Source
@@ -83,20 +83,13 @@ class Judge:
         for part, reading in zip((asked.scored, asked.probes), readings, strict=True):  # one after the other: what runs
             changes = self._answer(train, seed, weights, part, reading)  # at once can speak, by locks on common files
             if changes:
-                return self._explained(changes, train, seed, weights)
+                return unanswered(changes, lambda: self._practise(train, seed, weights, min(64, len(rows))))
         found = scoring.fault(asked, *readings, TOLERANCES.get(self.device, LOW_PRECISION))
         return refused(*found) if found else {"val_bpb": readings[0].bits_per_byte}
 
-    def _explained(self, changes: dict[str, Any], train: str, seed: int, weights: bytes) -> dict[str, Any]:
-        """Say why there are no answers.
-
-        What code says that has seen validation windows may hold them: it is asked again, about training windows.
-        """
-        if changes["status"] == "timeout":
-            return {"status": "timeout", "reason": changes["reason"]}
-        rows = self.prepared.practice(min(64, len(self.prepared.validation(self.validation_tokens))))[:, :-1]
-        reason = "the model answers training windows, and fails on validation windows"
-        return self._answer(train, seed, weights, rows, scoring.nothing()) or {"status": "crash", "reason": reason}
+    def _practise(self, train: str, seed: int, weights: bytes, count: int) -> dict[str, Any]:
+        """Ask about training windows; return what is to be said if there are no answers, {} otherwise."""
+        return self._answer(train, seed, weights, self.prepared.practice(count)[:, :-1], scoring.nothing())
 
     def _answer(self, train: str, seed: int, weights: bytes, rows: Any, reading: scoring.Reading) -> dict[str, Any]:
         """Ask the trained model about rows; return what to change in the measurement if it does not answer them."""

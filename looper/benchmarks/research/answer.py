@@ -7,15 +7,12 @@ and the weights are there once there is a file `go`; if there are none by then, 
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
-import traceback
 from pathlib import Path
 
-import watch  # type: ignore[import-not-found]  # before torch, whose warnings it sets
+import guarded  # type: ignore[import-not-found]
 
-sys.path[0] = str(Path.cwd())
+guarded.own_folder()
 
 import prepare  # type: ignore[import-not-found]  # noqa: E402
 import torch  # noqa: E402
@@ -37,27 +34,12 @@ def answer() -> None:
     state = torch.load(ROOM / "model.pt", weights_only=True)
     full = len(rows) * prepare.CONTEXT * prepare.VOCABULARY
     out = torch.from_file(str(ROOM / "logits.bin"), shared=True, size=full).view(*rows.shape, -1)
-    watch.begin()
-    train = importlib.import_module("train")
-    model = train.GPT(train.GPTConfig())
-    model.load_state_dict(state, strict=True)
-    model.eval()
+    model = guarded.trained(state)
     with torch.no_grad():
         for first in range(0, len(rows), SIZE):
             x = rows[first : first + SIZE]
-            scores = model(x)
-            if scores.shape != (*x.shape, prepare.VOCABULARY):
-                wanted = (*x.shape, prepare.VOCABULARY)
-                watch.refuse("shape", f"logits have shape {tuple(scores.shape)}; it has to be {wanted}")
-            out[first : first + SIZE] = scores
+            out[first : first + SIZE] = guarded.shaped(model(x), x, prepare.VOCABULARY)
 
 
 if __name__ == "__main__":
-    try:
-        answer()
-    except Exception as error:
-        traceback.print_exc()
-        said = " ".join("".join(traceback.format_exception_only(error)).split())
-        watch.report({"error": f"the handed-over weights gave no answers in GPT(GPTConfig()): {said[:500]}"})
-        raise SystemExit(1) from error
-    watch.leave()
+    guarded.respond(answer)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from looper.benchmarks.research import contract as rules
 from looper.benchmarks.research import scoring
 from looper.benchmarks.research.budget import Budget, BudgetKind
-from looper.benchmarks.research.ending import ROOM, facts_of, refused, report_in, status_of, weights_in
+from looper.benchmarks.research.ending import ROOM, facts_of, refused, report_in, status_of, unanswered, weights_in
 from looper.benchmarks.research.measurement import LOG_CHARS, Measurement
 from looper.benchmarks.research.respondent import Respondent, respondent
 from looper.errors import ConfigError
@@ -218,25 +218,16 @@ class Research:
         for one, rows in zip(ready, (asked.scored, asked.probes), strict=True):
             changes, logits = self._answer(one, weights, rows)
             if logits is None:
-                return self._explained(changes, train, seed, weights, workspace)
+                return unanswered(changes, lambda: self._practise(train, seed, weights, workspace))
             answers.append(logits)
         found = scoring.fault(asked, *answers)
         return refused(*found) if found else {"val_bpb": scoring.bits_per_byte(answers[0], self.corpus_split)}
 
-    def _explained(
-        self, changes: dict[str, Any], train: str, seed: int, weights: bytes, workspace: Workspace
-    ) -> dict[str, Any]:
-        """Say why there are no answers.
-
-        What code says that has seen validation windows may hold them: it is asked again, about training windows.
-        """
-        if changes["status"] == "timeout":
-            return {"status": "timeout", "reason": changes["reason"]}
+    def _practise(self, train: str, seed: int, weights: bytes, workspace: Workspace) -> dict[str, Any]:
+        """Ask about training windows; return what is to be said if there are no answers, {} otherwise."""
         with ExitStack() as boxes:
             (one,) = self._respondents(boxes, train, seed, workspace, limit=self.limit_seconds, count=1)
-            changes, logits = self._answer(one, weights, scoring.practice(self.corpus_split))
-        reason = "the model answers training windows, and fails on validation windows"
-        return changes if logits is None else {"status": "crash", "reason": reason}
+            return self._answer(one, weights, scoring.practice(self.corpus_split))[0]
 
     def _answer(self, one: Respondent, weights: bytes, rows: Tensor) -> tuple[dict[str, Any], Tensor | None]:
         """Return what to change in the measurement if there are no answers, and the answers: logits (N, T, V)."""

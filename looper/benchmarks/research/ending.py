@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from looper.benchmarks.research.measurement import LOG_CHARS, Cheat
@@ -73,6 +73,18 @@ def status_of(done: CommandResult, report: Mapping[str, Any], weights: bool, lim
     if not report.get("handed_over") or not weights:
         return {"status": "crash", "reason": "train.py ended without handing a model over; call evaluate_bpb(model)"}
     return {"status": "ok"}
+
+
+def unanswered(changes: dict[str, Any], again: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Say why a trained model gave no answers, from what an answering process left.
+
+    What code says that has seen validation windows may hold them: `again` asks it about training windows, and returns
+    what is to be said of that, {} if it answers.
+    """
+    if changes["status"] == "timeout":
+        return {"status": "timeout", "reason": changes["reason"]}
+    reason = "the model answers training windows, and fails on validation windows"
+    return again() or {"status": "crash", "reason": reason}
 
 
 def why_it_died(done: CommandResult) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import resource
 import runpy
 import sys
@@ -114,6 +115,35 @@ def run(check: Callable[[dict[str, Any]], None]) -> None:
     check(found)
     counted = {"steps": tally.steps, "tokens": tally.tokens, "train_seconds": tally.seconds, "peak_memory_mb": peak()}
     watch.report(counted | {"handed_over": tally.ended is not None})
+
+
+def trained(state: dict[str, Any]) -> Any:
+    """Return the model of train.py with the weights that were handed over; from here on the process is watched."""
+    watch.begin()
+    train = importlib.import_module("train")
+    model = train.GPT(train.GPTConfig())
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def shaped(scores: Any, x: Any, vocabulary: int) -> Any:
+    """Return the scores of tokens (B, T) if there is one for each of the vocabulary; refuse the run otherwise."""
+    wanted = (*x.shape, vocabulary)
+    if scores.shape != wanted:
+        watch.refuse("shape", f"logits have shape {tuple(scores.shape)}; it has to be {wanted}")
+    return scores
+
+
+def respond(answer: Callable[[], None]) -> None:
+    """Answer and leave; where that fails, report why."""
+    try:
+        answer()
+    except Exception as error:
+        traceback.print_exc()
+        said = " ".join("".join(traceback.format_exception_only(error)).split())
+        watch.report({"error": f"the handed-over weights gave no answers in GPT(GPTConfig()): {said[:500]}"})
+        raise SystemExit(1) from error
+    watch.leave()
 
 
 def peak() -> float:
