@@ -43,12 +43,12 @@ def campaign_table(metrics: Metrics) -> RenderableType:
 
 def arms_table(runs: Sequence[tuple[Mapping[str, Any], Metrics]], keys: Sequence[str] = ()) -> Table:
     """Return one row for every arm of every run; `keys` are the overrides that tell the runs apart."""
-    table = Table(title="Campaigns", title_justify="left", box=box.HORIZONTALS)
+    table = Table(title="Campaigns", title_justify="left", box=box.HORIZONTALS, padding=0)
     for key in keys:
         table.add_column(key)
-    table.add_column("arm")
+    table.add_column("arm", no_wrap=True)
     for column in ("gain", "real", "best", "kept", "runs", "overhead", "tokens"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=column == "gain")  # 80 columns hold the interval whole
     for overrides, metrics in runs:
         for name, arm in metrics["arms"].items():
             leading = [Text(str(overrides.get(key, ""))) for key in keys]
@@ -89,23 +89,27 @@ def tokens_text(costs: Metrics) -> str:
 
 def differences_table(metrics: Metrics) -> Table:
     """Return the paired differences of the arms."""
-    table = Table(title="Differences in gain, paired by replicate", title_justify="left", box=box.HORIZONTALS)
-    table.add_column("arms")
-    for column in ("difference", "p", "won", "lost", "verdict", "needed"):
-        table.add_column(column, justify="right")
+    table = Table(
+        title="Differences in gain, paired by replicate", title_justify="left", box=box.HORIZONTALS, padding=0
+    )
+    table.add_column("arms", no_wrap=True)
+    for column in ("difference", "p", "won", "verdict", "needed"):
+        table.add_column(column, justify="right", no_wrap=column == "difference")
     for row in metrics["comparisons"]:
         needed = row["replicates_needed"]
         table.add_row(
             f"{row['a']} − {row['b']}",
             gain_text(row),
             f"{row['p_value']:.3f}",
-            str(row["won"]),
-            str(row["lost"]),
+            f"{row['won']}/{row['n']}",
             row["verdict"],
             ABSENT if needed is None else str(needed),
         )
     table.caption = "needed: replicates with which such a difference would be found four times in five"
-    count = len(metrics["comparisons"])
+    count, pairs = len(metrics["comparisons"]), metrics["comparisons"][0]["n"]
+    table.caption += (
+        f"; verdict: by the interval; p: sign-flip test, not below {2 / 2**pairs:.2g} with {pairs} replicates"
+    )
     if count > 1:
         table.caption += f"; {count} comparisons: at p < .05 one in twenty differs by chance alone"
     table.caption_justify = "left"

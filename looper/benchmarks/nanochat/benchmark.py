@@ -23,7 +23,8 @@ from typing import Any
 from looper.benchmarks.nanochat import checkout as user
 from looper.benchmarks.nanochat import wording
 from looper.benchmarks.nanochat.data import Prepared, Wanted, held_out, prepared
-from looper.benchmarks.nanochat.judge import FOLDER, Judge
+from looper.benchmarks.nanochat.judge import FOLDER, Judge, bundled
+from looper.benchmarks.nanochat.kernels import kernels
 from looper.benchmarks.research import contract as rules
 from looper.benchmarks.research.budget import BudgetKind
 from looper.benchmarks.research.measurement import Cheat, Measurement
@@ -323,6 +324,7 @@ class NanoChat:
             limit_seconds=self.limit_seconds,
             sealed=self._sealed(),
             hidden=(str(corpus.folder), *self._texts()),
+            kernels=kernels(corpus.folder, bundled(), _name(self.place)) if self.place is Device.cuda else None,
             workspace=workspace,
         )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from looper.benchmarks.nanochat import scoring
 from looper.benchmarks.nanochat.data import Prepared
+from looper.benchmarks.nanochat.kernels import COMPILED, Kernels
 from looper.benchmarks.nanochat.outside import Outside
 from looper.benchmarks.research.benchmark import FOLDER as SHARED
 from looper.benchmarks.research.benchmark import SCRIPTS
@@ -32,6 +33,11 @@ STARTING_SECONDS = 120.0
 TOLERANCES = {"cpu": 1e-3}
 LOW_PRECISION = 5e-2
 """Nats by which two answers to one question may differ on a GPU, which computes in 16 bits."""
+
+
+def bundled() -> str:
+    """Return the train.py that campaigns start from."""
+    return (FOLDER / EDITABLE).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,8 @@ class Judge:
     """Files of the standard library that a box does not show."""
     hidden: tuple[str, ...]
     """Folders that a run without a box may not open."""
+    kernels: Kernels | None = None
+    """What a run without a box may start from."""
     workspace: Workspace
 
     def measure(self, train: str, seed: int) -> Measurement:
@@ -69,11 +77,15 @@ class Judge:
             limit = min(limit, self.seconds + max(STARTING_SECONDS, self.seconds))
         with self._open(train, "start.py") as box:
             self._lay_data(box)
+            if self.kernels:
+                self.kernels.lend(box.root)
             done = box.run(self._command("start.py", seed), seconds=limit)
             report = report_in(box)
             weights, unread = weights_in(box, BOX_WEIGHT_BYTES if self.boxed else WEIGHT_BYTES)
             report = report or unread
-        ended = status_of(done, report, bool(weights), limit)
+            ended = status_of(done, report, bool(weights), limit)
+            if self.kernels and ended["status"] == "ok" and train == bundled():
+                self.kernels.keep(box.root)
         return Measurement.model_validate(facts_of(done, report) | ended), weights
 
     def _score(self, train: str, seed: int, weights: bytes) -> dict[str, Any]:
@@ -98,7 +110,8 @@ class Judge:
             box.write_bytes(f"{ROOM}/model.pt", weights)
             shape = {"windows": self._windows, "vocabulary": self.vocabulary}
             command = self._command("answer.py", seed)
-            done, whole = scoring.ask(box, command, rows, reading.take, shape=shape, limit=self.limit_seconds)
+            limit, device = self.limit_seconds, "cuda" if self.device == "cuda" else "cpu"  # MPS has no 64 bits
+            done, whole = scoring.ask(box, command, rows, reading.take, shape=shape, limit=limit, device=device)
             report = report_in(box)
         if done.exit_code == 0 and not report and whole:
             return {}
@@ -138,5 +151,5 @@ class Judge:
         words += [f'JUDGE_WINDOWS="{self._windows}"']
         if not self.boxed:
             words += [f'JUDGE_SEALED="{":".join(self.hidden)}"']
-            words += [f'{name}="$PWD/.compiled"' for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")]
+            words += [f'{name}="$PWD/{COMPILED}"' for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")]
         return f"{' '.join(words)} exec python {ROOM}/{script}"

@@ -63,17 +63,17 @@ class Reading:
     not_finite: int = 0
 
     def take(self, first: int, scores: Tensor) -> None:
-        """Take the answers (B, T, V) to the rows from `first` on."""
+        """Take the answers (B, T, V) to the rows from `first` on; what is kept of them is on the processor."""
         import torch
 
         self.not_finite += int((~scores.isfinite()).any(-1).sum())
         here = ((self.row >= first) & (self.row < first + len(scores))).nonzero().flatten()
-        self.kept.append((here, scores[self.row[here] - first, self.place[here]].clone()))
+        self.kept.append((here, scores[self.row[here] - first, self.place[here]].cpu()))
         if self.targets is None or self.lengths is None:
             return
-        y = self.targets[first : first + len(scores)].flatten()
+        y = self.targets[first : first + len(scores)].flatten().to(scores.device)
         loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), y, reduction="none")
-        reach = self.lengths[y]
+        reach = self.lengths.to(scores.device)[y]
         self.nats += loss.masked_fill(reach == 0, 0).double().sum().item()
         self.scored_bytes += int(reach.sum())
 
@@ -147,15 +147,25 @@ def foreknowledge(asked: Questions, probes: Reading, first: Tensor, second: Tens
 
 
 def ask(
-    box: Box, command: str, rows: Tensor, take: Callable[[int, Tensor], None], *, shape: Mapping[str, int], limit: float
+    box: Box,
+    command: str,
+    rows: Tensor,
+    take: Callable[[int, Tensor], None],
+    *,
+    shape: Mapping[str, int],
+    limit: float,
+    device: str = "cpu",
 ) -> tuple[CommandResult, bool]:
     """Ask the model in a box about rows (N, T); return how that ended, and whether all answers came.
 
-    `shape` has the windows of a part and the size of the vocabulary.
+    `shape` has the windows of a part and the size of the vocabulary; `take` is given answers on `device`, one part in
+    the place of another.
     """
+    import numpy as np
     import torch
 
     size, vocabulary = shape["windows"], shape["vocabulary"]
+    room = torch.empty(min(size, len(rows)), rows.size(1), vocabulary, pin_memory=device == "cuda")
     box.write_bytes(f"{ROOM}/rows.bin", rows.int().numpy().tobytes())
     parts = range(0, len(rows), size)
     whole = True
@@ -170,9 +180,8 @@ def ask(
                 whole = False
                 break
             if len(data) == wanted:
-                take(
-                    first, torch.frombuffer(bytearray(data), dtype=torch.float32).view(count, rows.size(1), vocabulary)
-                )
+                np.copyto(room[:count].flatten().numpy(), np.frombuffer(data, np.float32))
+                take(first, room[:count].to(device))
             whole = whole and len(data) == wanted
             box.write_bytes(f"{ROOM}/seen", b"%08d" % (number + 1))
         return run.result(), whole

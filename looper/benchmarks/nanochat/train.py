@@ -22,7 +22,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 # Model
 DEPTH = 6 if LARGE else 2
 HEAD_WIDTH = 128 if LARGE else 32
-HEADS = 6 if LARGE else 4
+HEADS = 8 if LARGE else 4
 WIDTH = HEADS * HEAD_WIDTH
 MLP_RATIO = 4
 WINDOWS = "SSSL"  # S(hort) or L(ong) attention of the layers, repeated; the last layer is always long
@@ -34,7 +34,7 @@ SOFT_CAP = 15.0  # scores stay within plus and minus this
 # Optimisation
 TOTAL_BATCH = 2**19 if LARGE else 2**11  # tokens of a step
 ROOMY = LARGE and torch.cuda.get_device_properties(0).total_memory > 7e10
-DEVICE_BATCH = 128 if ROOMY else 32 if LARGE else 8  # rows of CONTEXT tokens that go through the model at once
+DEVICE_BATCH = 64 if ROOMY else 32 if LARGE else 8  # rows of CONTEXT tokens that go through the model at once
 MATRIX_LR = 0.02  # Muon; the others are AdamW's
 EMBEDDING_LR = 0.3
 HEAD_LR = 0.004
