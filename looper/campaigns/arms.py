@@ -128,15 +128,16 @@ class Informed:
 
 @dataclass(kw_only=True)
 class Even(Forgetful):
-    """Offers one method of the pack that applies to the code, drawn evenly."""
+    """Offers one method of the pack that applies to the code, drawn evenly among those not tried on this code."""
 
     seed: int
 
     def shown(self, number: int, code: str, trials: Sequence[Trial], blocked: Sequence[str]) -> str:
         """Return one offer."""
         methods = pack.load()
-        draw = Random(f"even/{self.seed}/{number}")
-        for method in draw.sample(methods, len(methods)):
+        drawn = Random(f"even/{self.seed}/{number}").sample(methods, len(methods))
+        tried = since_kept(trials)
+        for method in sorted(drawn, key=lambda method: method.id in tried):  # the sort keeps the order of the draw
             try:
                 apply(method, code, pack=methods)
             except PatchError:
@@ -164,6 +165,12 @@ class Parzen(Forgetful):
     def tell(self, trial: Trial) -> None:
         """Tell the estimator the score; what did not get to one counts as a failure."""
         self.sampler.tell(trial.score)
+
+
+def since_kept(trials: Sequence[Trial]) -> set[str]:
+    """Return what was tried on the program as it stands."""
+    kept = [number for number, trial in enumerate(trials, 1) if trial.fate is Fate.KEEP]
+    return {trial.description for trial in trials[kept[-1] if kept else 0 :]}
 
 
 def offer(name: str, edits: Sequence[dict[str, str]]) -> str:
