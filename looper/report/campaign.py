@@ -105,15 +105,21 @@ def differences_table(metrics: Metrics) -> Table:
             row["verdict"],
             ABSENT if needed is None else str(needed),
         )
-    table.caption = "needed: replicates with which such a difference would be found four times in five"
-    count, pairs = len(metrics["comparisons"]), metrics["comparisons"][0]["n"]
-    table.caption += (
-        f"; verdict: by the interval; p: sign-flip test, not below {2 / 2**pairs:.2g} with {pairs} replicates"
-    )
-    if count > 1:
-        table.caption += f"; {count} comparisons: at p < .05 one in twenty differs by chance alone"
+    table.caption = differences_note(metrics["comparisons"])
     table.caption_justify = "left"
     return table
+
+
+def differences_note(rows: Sequence[Metrics]) -> str:
+    """Return what the columns of the differences mean."""
+    pairs = max(row["n"] for row in rows)
+    text = (
+        "needed: replicates with which such a difference would be found four times in five; verdict: by the interval; "
+    )
+    text += f"p: sign-flip test, not below {2 / 2**pairs:.2g} with {pairs} replicates"
+    if len(rows) > 1:
+        text += f"; {len(rows)} comparisons: at p < .05 one in twenty differs by chance alone"
+    return text
 
 
 def kept_lines(campaign: Metrics) -> list[str]:

@@ -7,7 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from looper.report.campaign import LEGEND, gain_text, note_lines, tokens_text
+from looper.report.arms_plot import best_by_arm
+from looper.report.campaign import LEGEND, differences_note, gain_text, note_lines, tokens_text
 from looper.report.campaign_plot import progress
 from looper.report.page import facts_of, template
 
@@ -30,6 +31,8 @@ def campaign_page(
         metrics=metrics,
         legend=LEGEND,
         costs=note_lines(metrics),
+        best=best_by_arm(metrics["arms"]),
+        differences=differences_note(metrics["comparisons"]) if metrics["comparisons"] else "",
         gain_text=gain_text,
         tokens_text=tokens_text,
         campaigns=[(one, progress(one, trials[one["name"]]), trials[one["name"]]) for one in shown],
