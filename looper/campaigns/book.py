@@ -54,7 +54,7 @@ class Book:
 
         `error` says why the session that proposed it failed, if it did.
         """
-        self.made_from.setdefault(program, before)
+        self.made_from[program] = before
         (seed, first), *others = runs.items()
         experiment = self._write(
             program, seed, first, description=description, fate=fate, retrieval=retrieval, spent=spent, error=error

@@ -129,11 +129,15 @@ class Running:
     def _start(self, unchanged: str) -> None:
         self.program = unchanged
         seeds = [self._seed(i) for i in range(self.options.baselines)]
-        for seed, measurement in zip(seeds, self._run_all([(unchanged, seed) for seed in seeds]), strict=True):
+        found = self._run_all([(unchanged, seed) for seed in seeds])
+        for seed, measurement in zip(seeds, found, strict=True):
+            if measurement.val_bpb is None:  # it may have been the machine
+                self.bench.forget(unchanged, seed)
+        for seed, measurement in zip(seeds, found, strict=True):
             if measurement.val_bpb is None:
                 raise TrainingError(
                     f"the unchanged train.py does not get to a score ({measurement.status}: {measurement.reason}); "
-                    f"a campaign needs one:\n{measurement.log}"
+                    f"mend what the log names, and the same command measures it anew:\n{measurement.log}"
                 )
             self.baseline[seed] = measurement.val_bpb
             self.book.baseline(unchanged, seed, measurement)

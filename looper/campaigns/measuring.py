@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +19,24 @@ from looper.errors import TrainingError
 from looper.protocols import Workspace
 from looper.records import digest_of
 from looper.store import Store, read_record, write_whole
+
+
+@contextmanager
+def machine() -> Iterator[None]:
+    """Hold the machine for one training whose result its speed decides, against other runs of the same user."""
+    import fcntl
+
+    place = Path(tempfile.gettempdir()) / f"looper-training-{os.getuid()}.lock"
+    lock = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("another run trains on this machine, and the speed of both counts: waiting for it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +70,14 @@ class Bench:
                 return known
             if self.stop.is_set():
                 raise TrainingError("the campaign was stopped; the same command goes on from here")
-            made = self.benchmark.measure(program, seed=seed, workspace=self.workspace)
+            with machine() if self.benchmark.one_at_a_time else nullcontext():
+                made = self.benchmark.measure(program, seed=seed, workspace=self.workspace)
             write_whole(self._path(digest), made.model_dump_json())
             return made
+
+    def forget(self, program: str, seed: int) -> None:
+        """Drop what is stored of a measurement: the next one is made anew."""
+        self._path(self.digest(program, seed)).unlink(missing_ok=True)
 
     def measure_all(self, wanted: Sequence[tuple[str, int]]) -> list[Measurement]:
         """Return what programs score on seeds, in the order asked for; up to `at_once` are run at a time."""

@@ -96,11 +96,11 @@ class CampaignRun:
                 if trial.episode
             ]
             write_whole(self.folder / "episodes.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-        metrics = summarise(played, earlier, options)
-        if self.learning is not None:
-            facts = self.learning.learn(played, self.actor.store, seed=self.seed)
-            self.tracker.event("consolidated", {"arm": ADAPTED, **facts})
-            metrics["learning"] = {ADAPTED: [facts]}
+            metrics = summarise(played, earlier, options) | {"measured": self.benchmark.identity}
+            if self.learning is not None:
+                facts = self.learning.learn(played, self.actor.store, seed=self.seed)
+                self.tracker.event("consolidated", {"arm": ADAPTED, **facts})
+                metrics["learning"] = {ADAPTED: [facts]}
         if self.benchmark.notes:
             metrics["notes"] = list(self.benchmark.notes)
         return metrics, {one.name: rows(one) for one in played}

@@ -144,7 +144,9 @@ def difference_text(row: Mapping[str, Any]) -> str:
     text = f"{row['estimate']:+.4f} bits per byte of gain"
     if row["low"] is None:
         return f"{text} in one replicate, which says nothing of the next; give campaign.replicates=5 or more."
-    text += f" [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p_value']:.3f}, n {row['n']}: {row['verdict']}"
+    text += (
+        f" [{row['low']:+.4f}, {row['high']:+.4f}], p = {row['p_value']:.4f}, {row['n']} replicates: {row['verdict']}"
+    )
     if row["verdict"] != "inconclusive":
         return f"{text}."
     needed = row["replicates_needed"]

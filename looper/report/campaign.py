@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from looper.metrics.power import ALPHA
 from looper.metrics.wording import ABSENT
 from looper.report.learned import learned_notes
 
@@ -19,7 +20,7 @@ LEGEND = (
     "gain: bits per byte by which the best kept program beats the unchanged one on fresh seeds, mean over campaigns "
     "with Student's 95 % interval; real: campaigns whose gain is beyond the noise, as campaign.gate asks; best: median "
     "score at the end on the seed that was searched on, lowest and highest; kept: of all trials; runs: trainings; "
-    "overhead: wall-clock that was not training; tokens: prompt + completion."
+    "overhead: share of its parts' time that was not training; tokens: prompt + completion."
 )
 
 
@@ -100,7 +101,7 @@ def differences_table(metrics: Metrics) -> Table:
         table.add_row(
             f"{row['a']} − {row['b']}",
             gain_text(row),
-            f"{row['p_value']:.3f}",
+            f"{row['p_value']:.4f}",
             f"{row['won']}/{row['n']}",
             row["verdict"],
             ABSENT if needed is None else str(needed),
@@ -113,10 +114,10 @@ def differences_table(metrics: Metrics) -> Table:
 def differences_note(rows: Sequence[Metrics]) -> str:
     """Return what the columns of the differences mean."""
     pairs = max(row["n"] for row in rows)
-    text = (
-        "needed: replicates with which such a difference would be found four times in five; verdict: by the interval; "
-    )
-    text += f"p: sign-flip test, not below {2 / 2**pairs:.2g} with {pairs} replicates"
+    least = 2 / 2**pairs
+    text = "needed: replicates with which such a difference would be found four times in five; better, worse: the 95 % "
+    text += "interval excludes 0, and p of the sign-flip test "
+    text += f"is as low as {pairs} replicates allow, {least:.4f}" if least > ALPHA else f"is at most {ALPHA:.2f}"
     if len(rows) > 1:
         text += f"; {len(rows)} comparisons: at p < .05 one in twenty differs by chance alone"
     return text

@@ -49,7 +49,7 @@ class Simulated(NanoChat):
 def test_each_version_that_ran_is_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     benchmark = Simulated(device=Device.cpu)
-    _, trials = run(Path("here"), benchmark=benchmark, experiments=2, baselines=2, pairs=0, seed=2)
+    _, trials = run(Path("here"), benchmark=benchmark, experiments=5, baselines=2, pairs=0, seed=2)
     place = tmp_path / "here" / "run" / "campaigns" / "stateful-1"
     clone = place / "repository"
     fates = {trial["description"]: trial["fate"] for trial in trials["stateful-1"]}
@@ -61,7 +61,7 @@ def test_each_version_that_ran_is_a_commit(tmp_path: Path, monkeypatch: pytest.M
     kept = [description for description, fate in fates.items() if fate == "keep"]
     assert git(clone, "log", "--format=%s").splitlines() == [*reversed(kept), "baseline"]
     assert git(clone, "show", "HEAD:train.py") == (place / "best_train.py").read_text().strip()
-    assert git(clone, "show", "HEAD~1:train.py") == benchmark.files()["train.py"].strip()
+    assert git(clone, "show", f"HEAD~{len(kept)}:train.py") == benchmark.files()["train.py"].strip()
 
 
 @pytest.mark.slow

@@ -46,8 +46,8 @@ def test_a_terminal_of_80_columns_cuts_nothing_off() -> None:
     text = stream.getvalue()
     assert "…" not in text
     assert text.count("[-0.9536, +0.9865]") == len(ARMS)
-    assert re.search(r"stateful − stateless \+0\.0263 \[-0\.3610, \+0\.4136\] 0\.938 2/5 inconclusive +1107", text)
-    assert "not below 0.062 with 5" in " ".join(text.split())
+    assert re.search(r"stateful − stateless \+0\.0263 \[-0\.3610, \+0\.4136\] 0\.9375 2/5 inconclusive +1107", text)
+    assert "as low as 5 replicates allow, 0.0625" in " ".join(text.split())
 
 
 def panels(arms: Mapping[str, Any]) -> ElementTree.Element:
@@ -75,7 +75,7 @@ def test_one_arm_is_compared_with_nothing_and_flat_curves_are_drawn() -> None:
 
 def test_the_page_says_what_the_differences_mean() -> None:
     page = campaign_page(metrics(), facts={}, trials={}, title="t")
-    assert "sign-flip test, not below 0.062 with 5 replicates" in page
+    assert "sign-flip test is as low as 5 replicates allow, 0.0625" in page
     assert page.count('class="panels"') == 1 and "Grey: the other arms" in page
     alone = metrics(("memory",)) | {"comparisons": []}
     assert "Grey: the other arms" not in campaign_page(alone, facts={}, trials={}, title="t")

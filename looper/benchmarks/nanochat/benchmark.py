@@ -169,7 +169,14 @@ class NanoChat:
     @property
     def corpus(self) -> Prepared:
         """The prepared data, made on first use. Raises ConfigError for data that is not there or too little."""
-        return prepared(self._wanted)
+        found = prepared(self._wanted)
+        if found.windows(self._validation_tokens) < 2:
+            raise ConfigError(
+                f"benchmark.validation_tokens={self._validation_tokens} and the data give less than 2 windows of "
+                f"benchmark.context={self._context} tokens to score: raise the first, lower the second, or give more "
+                "texts"
+            )
+        return found
 
     @property
     def _wanted(self) -> Wanted:
@@ -306,7 +313,7 @@ class NanoChat:
         elif found := rules.objection(train, fixed=FIXED):
             return Measurement(status="refused", cheat=found[0], reason=found[1])
         else:
-            made = self._judge(workspace).measure(train, seed)
+            made = self._judge(workspace).measure(train, seed).model_copy(update={"corpus": self.corpus.digest})
         return made.model_copy(update={"wall_seconds": time.monotonic() - started})
 
     def _judge(self, workspace: Workspace) -> Judge:

@@ -91,9 +91,11 @@ class Prepared:
 
     def validation(self, tokens: int) -> Tensor:
         """Return the windows that prepare.py scores, (N, T + 1)."""
-        data = self._tokens("validation")
-        count = min(tokens, len(data) - 1) // self.context
-        return self._rows(data, count)
+        return self._rows(self._tokens("validation"), self.windows(tokens))
+
+    def windows(self, tokens: int) -> int:
+        """Return how many windows prepare.py scores."""
+        return min(tokens, len(self._tokens("validation")) - 1) // self.context
 
     def practice(self, count: int) -> Tensor:
         """Return windows of the training split, (N, T + 1), for questions whose answers may be shown."""
@@ -140,7 +142,7 @@ def prepared(wanted: Wanted) -> Prepared:
 
 
 def _made(wanted: Wanted, found: Prepared) -> Prepared:
-    if (found.training / "manifest.json").exists():
+    if all((folder / "manifest.json").exists() for folder in (found.folder, found.training)):
         return found
     settings = {"CACHE": found.folder, "VOCABULARY": wanted.vocabulary, "CONTEXT": wanted.context}
     env = os.environ | {f"NANOCHAT_{k}": str(v) for k, v in (settings | {"SPLIT": wanted.split}).items()}

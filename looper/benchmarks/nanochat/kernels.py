@@ -6,9 +6,9 @@ rates, schedules. A run works on a copy, so that what a changed train.py writes 
 
 from __future__ import annotations
 
+import os
 import platform
 import shutil
-import tempfile
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,16 +27,20 @@ class Kernels:
 
     def lend(self, root: Path) -> None:
         """Copy them into a run's folder, if there are any."""
-        if self.folder.is_dir():
+        if not self.folder.is_dir():
+            return
+        try:
             shutil.copytree(self.folder, root / COMPILED)
+        except OSError:  # no room, or a part is gone: this run compiles for itself
+            shutil.rmtree(root / COMPILED, ignore_errors=True)
 
     def keep(self, root: Path) -> None:
         """Take over what a run of the bundled train.py compiled, if nothing is there yet."""
         if self.folder.exists() or not (root / COMPILED).is_dir():
             return
-        draft = Path(tempfile.mkdtemp(prefix=f"{self.folder.name}-", dir=self.folder.parent))
+        draft = self.folder.with_name(f"{self.folder.name}-{os.getpid()}")
         try:
-            shutil.copytree(root / COMPILED, draft, dirs_exist_ok=True)
+            shutil.copytree(root / COMPILED, draft)
             draft.rename(self.folder)
         except OSError:  # no room, or another run was faster: the next one compiles for itself
             shutil.rmtree(draft, ignore_errors=True)

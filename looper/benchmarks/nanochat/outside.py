@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -74,8 +75,15 @@ class Folder:
 
     def read_bytes(self, path: str, *, limit: int) -> bytes:
         """Return a file's bytes. Raises WorkspaceError for more than `limit`, or where it is no file of the folder."""
-        with self._place(path).open("rb") as file:
-            data = file.read(limit + 1)
+        try:
+            with os.fdopen(os.open(self._place(path), os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise WorkspaceError(f"{path}: is no regular file")
+                data = file.read(limit + 1)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(path) from error
+        except (OSError, RuntimeError) as error:  # the latter is a loop of links
+            raise WorkspaceError(f"{path}: cannot be read: {error}") from error
         if len(data) > limit:
             raise WorkspaceError(f"{path}: is larger than the limit of {limit} bytes")
         return data
@@ -83,10 +91,13 @@ class Folder:
     def write_bytes(self, path: str, data: bytes) -> None:
         """Write a file of bytes, making its folders; who reads it meanwhile sees all of it or what was there before."""
         place = self._place(path)
-        place.parent.mkdir(parents=True, exist_ok=True)
         draft = place.with_name(f"{place.name}.draft")
-        draft.write_bytes(data)
-        draft.replace(place)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(data)
+            draft.replace(place)
+        except OSError as error:
+            raise WorkspaceError(f"{place}: cannot be written ({error}); free space there or set TMPDIR") from error
 
     def diff(self) -> str:
         """Refuse: nobody edits here. Raises WorkspaceError."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from looper.benchmarks.research.ending import ROOM
 from looper.benchmarks.research.measurement import Cheat
-from looper.benchmarks.research.questions import Questions, apart, draw_questions
+from looper.benchmarks.research.questions import Questions, apart, draw_questions, foreknowledge, told_ahead
 from looper.errors import WorkspaceError
 from looper.protocols import Box
 from looper.records import CommandResult
@@ -66,16 +66,18 @@ class Reading:
         """Take the answers (B, T, V) to the rows from `first` on; what is kept of them is on the processor."""
         import torch
 
-        self.not_finite += int((~scores.isfinite()).any(-1).sum())
+        not_finite = int((~scores.isfinite()).any(-1).sum())
         here = ((self.row >= first) & (self.row < first + len(scores))).nonzero().flatten()
-        self.kept.append((here, scores[self.row[here] - first, self.place[here]].cpu()))
-        if self.targets is None or self.lengths is None:
-            return
-        y = self.targets[first : first + len(scores)].flatten().to(scores.device)
-        loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), y, reduction="none")
-        reach = self.lengths.to(scores.device)[y]
-        self.nats += loss.masked_fill(reach == 0, 0).double().sum().item()
-        self.scored_bytes += int(reach.sum())
+        kept = scores[self.row[here] - first, self.place[here]].cpu()
+        nats, scored_bytes = 0.0, 0
+        if self.targets is not None and self.lengths is not None:
+            y = self.targets[first : first + len(scores)].flatten().to(scores.device)
+            loss = torch.nn.functional.cross_entropy(scores.flatten(0, 1), y, reduction="none")
+            reach = self.lengths.to(scores.device)[y]
+            nats, scored_bytes = loss.masked_fill(reach == 0, 0).double().sum().item(), int(reach.sum())
+        self.kept.append((here, kept))  # nothing is taken before all is computed: a card may run out of memory
+        self.not_finite, self.nats = self.not_finite + not_finite, self.nats + nats
+        self.scored_bytes += scored_bytes
 
     def remembered(self) -> Tensor:
         """Return the answers at the remembered positions, (P, V)."""
@@ -122,28 +124,15 @@ def fault(asked: Questions, scored: Reading, probes: Reading, tolerance: float) 
     if len(guilty):
         count = int((~asked.whole).sum())
         return Cheat.FUTURE, f"in {len(guilty)} of {count} windows the logits changed with the tokens after them"
-    known = foreknowledge(asked, probes, first, second)
-    if known > 0:
-        return Cheat.FUTURE, f"knowing the next token is worth {known:.4f} nats: the logits depend on it"
-    return None
+    gained = foreknowledge(*ends(asked, probes, first, second))
+    return (Cheat.FUTURE, told_ahead(gained)) if gained else None
 
 
-def foreknowledge(asked: Questions, probes: Reading, first: Tensor, second: Tensor) -> float:
-    """Return what the first answers (P, V) gain by having seen the next token, nats; 0 if that is in the noise.
-
-    Within the tolerance of 16-bit numbers answers may differ, but not in favour of the token that only one could see.
-    """
-    import torch
-
-    ends = ((probes.place == asked.last[probes.row]) & ~asked.whole[probes.row]).nonzero().flatten()
-    if len(ends) < 2:
-        return 0.0
-    row = probes.row[ends]
-    target = asked.scored[asked.window[row], asked.last[row] + 1].long()
-    one, other = (torch.log_softmax(answers[ends], -1).gather(1, target[:, None]) for answers in (first, second))
-    gained = (one - other).double().flatten()
-    mean, error = gained.mean().item(), gained.std().item() / math.sqrt(len(gained))
-    return mean if mean > 1e-4 + 4 * error else 0.0
+def ends(asked: Questions, probes: Reading, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return both answers (P, V) where a beginning ends, and the tokens after it (P,), which only the first saw."""
+    where = ((probes.place == asked.last[probes.row]) & ~asked.whole[probes.row]).nonzero().flatten()
+    row = probes.row[where]
+    return first[where], second[where], asked.scored[asked.window[row], asked.last[row] + 1]
 
 
 def ask(
@@ -181,7 +170,10 @@ def ask(
                 break
             if len(data) == wanted:
                 np.copyto(room[:count].flatten().numpy(), np.frombuffer(data, np.float32))
-                take(first, room[:count].to(device))
+                try:
+                    take(first, room[:count].to(device))
+                except torch.OutOfMemoryError:  # the model that answers fills the card
+                    take(first, room[:count])
             whole = whole and len(data) == wanted
             box.write_bytes(f"{ROOM}/seen", b"%08d" % (number + 1))
         return run.result(), whole

@@ -27,7 +27,7 @@ WIDTH = HEADS * HEAD_WIDTH
 MLP_RATIO = 4
 WINDOWS = "SSSL"  # S(hort) or L(ong) attention of the layers, repeated; the last layer is always long
 SHORT_WINDOW = CONTEXT // 4
-ROPE_BASE = 10_000.0
+ROPE_BASE = 10000
 GATE_WIDTH = 32  # channels that decide how much of a value embedding each head takes
 SOFT_CAP = 15.0  # scores stay within plus and minus this
 
@@ -40,7 +40,7 @@ EMBEDDING_LR = 0.3
 HEAD_LR = 0.004
 SCALAR_LR = 0.02
 MOMENTUM = 0.95
-ORTHOGONAL_STEPS = 5
+QUINTICS = [(3.4445, -4.7750, 2.0315)] * 5  # coefficients of each step of orthogonal
 BETAS = (0.8, 0.95)
 WEIGHT_DECAY = 0.1  # of the matrices; falls to 0 with time
 WARMUP = 0.0  # share of the time in which the learning rates rise
@@ -101,11 +101,8 @@ def sliding(window: int, length: int, device: str) -> BlockMask:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, window: int, mask: BlockMask | None = None) -> Tensor:
-    """Let each position see itself and the `window - 1` before it: three times (B, H, T, D) to (B, H, T, D).
-
-    Where a compiler is at work and there is a `mask`, a kernel is made that skips what no query sees.
-    """
-    if mask is not None and torch.compiler.is_compiling():
+    """Let each position see itself and the `window - 1` before it: three times (B, H, T, D) to (B, H, T, D)."""
+    if mask is not None and torch.compiler.is_compiling():  # a kernel that skips what no query sees
         return flex_attention(q, k, v, block_mask=mask)
     length = q.size(2)
     if window >= length:
@@ -122,8 +119,10 @@ class Attention(nn.Module):
         self.window = config.window(layer)
         self.mask: BlockMask | None = None  # of the window; training sets it where it compiles
         self.head_width = config.width // config.heads
-        square = [nn.Linear(config.width, config.width, bias=False) for _ in range(4)]
-        self.query, self.key, self.value, self.out = square
+        self.query = nn.Linear(config.width, config.width, bias=False)
+        self.key = nn.Linear(config.width, config.width, bias=False)
+        self.value = nn.Linear(config.width, config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
         self.token_value = nn.Embedding(config.vocabulary, config.width) if config.has_values(layer) else None
         self.gate = nn.Linear(GATE_WIDTH, config.heads, bias=False) if config.has_values(layer) else None
 
@@ -135,12 +134,14 @@ class Attention(nn.Module):
         """Mix the positions: (B, T, C) to (B, T, C)."""
         weights = torch.cat([self.query.weight, self.key.weight, self.value.weight])  # one product beats three
         q, k, v = (self.split(part) for part in F.linear(x, weights).chunk(3, dim=-1))
-        q, k = norm(rotate(q, by)), norm(rotate(k, by))
+        q, k = rotate(q, by), rotate(k, by)
+        q, k = norm(q), norm(k)
         if self.token_value is not None and self.gate is not None:
             share = 2 * torch.sigmoid(self.gate(x[..., :GATE_WIDTH]))  # (B, T, H), 1 at the start
             v = v + share.transpose(1, 2).unsqueeze(-1) * self.split(self.token_value(tokens)).type_as(v)
         y = attend(q.type_as(v), k.type_as(v), v, self.window, self.mask)
-        out: Tensor = self.out(y.transpose(1, 2).flatten(2))
+        y = y.transpose(1, 2).flatten(2)
+        out: Tensor = self.out(y)
         return out
 
 
@@ -150,9 +151,8 @@ class Block(nn.Module):
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
         self.attention = Attention(config, layer)
-        hidden = int(MLP_RATIO * config.width)
-        self.up = nn.Linear(config.width, hidden, bias=False)
-        self.down = nn.Linear(hidden, config.width, bias=False)
+        self.up = nn.Linear(config.width, int(MLP_RATIO * config.width), bias=False)
+        self.down = nn.Linear(int(MLP_RATIO * config.width), config.width, bias=False)
         self.keep = nn.Parameter(torch.tensor(1.0))
         self.recall = nn.Parameter(torch.tensor(0.1))
 
@@ -192,8 +192,9 @@ class GPT(nn.Module):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Return what the head reads: (B, T) to (B, T, C)."""
+        x = self.token(tokens)
+        x = norm(x)
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=HALF and tokens.is_cuda):
-            x = norm(self.token(tokens))
             x = first = x.bfloat16() if HALF and tokens.is_cuda else x
             for block in self.blocks:
                 x = block(x, first, tokens, self.rotations)
@@ -219,16 +220,13 @@ def rate(progress: float) -> float:
 
 
 def orthogonal(g: Tensor) -> Tensor:
-    """Return matrices with the singular vectors of `g` and singular values near 1: (N, R, C) to the same.
-
-    A Newton-Schulz iteration of fifth order whose coefficients make small values grow fast (Jordan et al. 2024).
-    """
+    """Return (N, R, C) with the singular vectors of `g` and values near 1: Newton-Schulz steps (Jordan et al. 2024)."""
     x: Tensor = g.bfloat16() if HALF else g
     x = x.mT if g.size(-2) > g.size(-1) else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(ORTHOGONAL_STEPS):
+    for a, b, c in QUINTICS:
         square = x @ x.mT
-        x = 3.4445 * x + (-4.7750 * square + 2.0315 * square @ square) @ x
+        x = a * x + (b * square + c * square @ square) @ x
     return (x.mT if g.size(-2) > g.size(-1) else x).type_as(g)
 
 
@@ -243,14 +241,15 @@ class Muon:
     @torch.no_grad()
     def step(self, progress: float) -> None:
         """Update all matrices."""
-        lr, decay = self.lr * rate(progress), WEIGHT_DECAY * (1 - progress)
+        lr, wd = self.lr * rate(progress), WEIGHT_DECAY * (1 - progress)
         for group, momentum in self.groups:
             g = torch.stack([p.grad for p in group if p.grad is not None])
             momentum.lerp_(g, 1 - MOMENTUM)
             updates = orthogonal(g.lerp(momentum, MOMENTUM))
             scale = max(1.0, g.size(-2) / g.size(-1)) ** 0.5
             for p, update in zip(group, updates, strict=True):
-                p.mul_(1 - lr * decay).sub_(update, alpha=lr * scale)
+                p.mul_(1 - lr * wd)
+                p.sub_(update, alpha=lr * scale)
 
 
 class AdamW:
@@ -271,7 +270,8 @@ def optimisers(model: GPT) -> Iterator[Muon | AdamW]:
     """Say what updates which parameters."""
     named = dict(model.named_parameters())
     head = [named.pop("head.weight")]
-    embeddings = [named.pop(name) for name in list(named) if name.endswith(("token.weight", "token_value.weight"))]
+    tables = [f"{name}.weight" for name, part in model.named_modules() if isinstance(part, nn.Embedding)]
+    embeddings = [named.pop(name) for name in tables]
     yield Muon([p for p in named.values() if p.ndim == 2], MATRIX_LR)
     yield AdamW([(embeddings, EMBEDDING_LR), (head, HEAD_LR), ([p for p in named.values() if p.ndim < 2], SCALAR_LR)])
 

@@ -166,7 +166,8 @@ class Research:
                 ready = ready or self._respondents(boxes, train, seed, workspace, limit=self.limit_seconds)
                 changes = self._score(train, seed, weights, workspace, ready)
                 measurement = measurement.model_copy(update=changes)
-        return measurement.model_copy(update={"wall_seconds": time.monotonic() - started})
+        corpus = self.identity["corpus"]
+        return measurement.model_copy(update={"wall_seconds": time.monotonic() - started, "corpus": corpus})
 
     def _may_start_early(self, workspace: Workspace) -> bool:
         """Whether answering processes can neither be reached by a training nor take its seconds."""

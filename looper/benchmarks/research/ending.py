@@ -16,6 +16,8 @@ from looper.records import CommandResult
 ROOM = ".judge"
 """Folder of a box with what is not the agent's."""
 REPORT_BYTES = 100_000
+MOST = 2**62
+"""What a count stays below: a store takes 64 bits."""
 COUNTED = ("steps", "tokens", "train_seconds", "peak_memory_mb")
 """What a report counts, by the names of a measurement's fields."""
 
@@ -29,14 +31,20 @@ def report_in(box: Box) -> dict[str, Any]:
     """Return what a script reported; {} if that is missing or no report, as the code may have written there."""
     try:
         found = json.loads(box.read_bytes(f"{ROOM}/report.json", limit=REPORT_BYTES))
-    except (OSError, ValueError, WorkspaceError):
+    except (OSError, ValueError, RecursionError, WorkspaceError):
         return {}
     if not isinstance(found, dict):
         return {}
     kinds = {"steps": int, "tokens": int, "train_seconds": float, "peak_memory_mb": float, "handed_over": bool}
     kinds |= {"error": str, "reason": str, "cheat": str}
-    out = {key: value for key, value in found.items() if isinstance(value, kinds.get(key, ()))}
-    return out if out.get("cheat", Cheat.SCORE) in set(Cheat) else {}
+    out = {key: _plain(value) for key, value in found.items() if isinstance(value, kinds.get(key, ()))}
+    out = {key: value for key, value in out.items() if key not in COUNTED or 0 <= value < MOST}
+    return out if out.get("cheat", Cheat.SCORE) in set(Cheat) and ("cheat" not in out or "reason" in out) else {}
+
+
+def _plain(value: Any) -> Any:
+    """Return a text as UTF-8 can say it, anything else as it is."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 def weights_in(box: Box, limit: int) -> tuple[bytes, dict[str, Any]]:

@@ -63,5 +63,7 @@ class Measurement(Record):
     """All that the measurement took, by the judge's clock."""
     peak_memory_mb: float | None = None
     """Most memory that the training process held."""
+    corpus: str = ""
+    """Digest of the texts that it was trained and scored on; '' where a user's own checkout decides them."""
     log: str = ""
     """End of the run's output."""

@@ -10,6 +10,7 @@ on its company.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 TOLERANCE = 1e-3
 """Nats by which two answers to one question may differ: other company changes the order of sums."""
+UNSEEN = 1e-4
+"""Nats by which answers that could see the next token may be better on average than those that could not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +64,23 @@ def apart(first: Tensor, second: Tensor, tolerance: float = TOLERANCE) -> Tensor
 
     one, other = torch.log_softmax(first, -1), torch.log_softmax(second, -1)
     return ((one - other).abs() > tolerance * (1 + one.abs())).any(-1)
+
+
+def foreknowledge(first: Tensor, second: Tensor, target: Tensor) -> float:
+    """Return what answers (P, V) gain by having seen the next token (P,), nats; 0 if that is in the noise.
+
+    Within a tolerance answers may differ, but not in favour of the token that only the first ones could see.
+    """
+    import torch
+
+    if len(target) < 2:
+        return 0.0
+    one, other = (torch.log_softmax(answers, -1).gather(1, target[:, None].long()) for answers in (first, second))
+    gained = (one - other).double().flatten()
+    mean, error = gained.mean().item(), gained.std().item() / math.sqrt(len(gained))
+    return mean if mean > UNSEEN + 4 * error else 0.0
+
+
+def told_ahead(gained: float) -> str:
+    """Return the sentence of a refusal for `foreknowledge`."""
+    return f"knowing the next token is worth {gained:.4f} nats: the logits depend on it"

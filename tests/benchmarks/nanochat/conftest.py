@@ -29,6 +29,15 @@ def load(name: str, code: str) -> ModuleType:
     return module
 
 
+def small(code: str) -> str:
+    """Return a train.py with a tiny model."""
+    for knob, value in KNOBS.items():
+        lines = [line for line in code.splitlines() if line.startswith(f"{knob} = ")]
+        assert len(lines) == 1, knob
+        code = code.replace(lines[0], f"{knob} = {value}")
+    return code
+
+
 @pytest.fixture(scope="package")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Settings of a tiny run."""
@@ -58,12 +67,7 @@ def task(environment: dict[str, str], folder: Path) -> Iterator[tuple[ModuleType
         prepare = load("prepare", (TASK / "prepare.py").read_text())
         patch.setattr(sys, "argv", ["prepare.py", "--data", str(folder)])
         prepare.main()
-        code = (TASK / "train.py").read_text()
-        for knob, value in KNOBS.items():
-            lines = [line for line in code.splitlines() if line.startswith(f"{knob} = ")]
-            assert len(lines) == 1, knob
-            code = code.replace(lines[0], f"{knob} = {value}")
-        yield prepare, load("nanochat_train", code)
+        yield prepare, load("nanochat_train", small((TASK / "train.py").read_text()))
     for name, module in before.items():
         sys.modules.pop(name)
         if module is not None:

@@ -191,6 +191,12 @@ def test_data_that_is_not_there_or_too_little_is_said(tmp_path: Path) -> None:
         tiny(tmp_path / "texts", tmp_path / "cache").identity  # noqa: B018
 
 
+def test_too_few_windows_to_score_are_said_before_any_training(folder: Path, option: NanoChat) -> None:
+    few = replace(option, validation_tokens=63)
+    with pytest.raises(ConfigError, match=r"validation_tokens=63 .* less than 2 windows of benchmark\.context=32"):
+        few.measure(TRAIN, seed=3, workspace=WORKSPACE)
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [

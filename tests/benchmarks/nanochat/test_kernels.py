@@ -43,6 +43,18 @@ def test_the_first_that_is_kept_stays_and_runs_get_copies(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data-kernels", "empty", "one", "two"]
 
 
+def test_what_cannot_be_copied_is_compiled_again(tmp_path: Path) -> None:
+    held, root = Kernels(tmp_path / "held"), tmp_path / "run"
+    root.mkdir()
+    held.keep(run_with(tmp_path / "first", "whole"))
+    (held.folder / "gone").symlink_to("nowhere")
+    held.lend(root)
+    assert list(root.iterdir()) == []
+    (tmp_path / "file").write_text("no folder")
+    Kernels(tmp_path / "file" / "held").keep(run_with(tmp_path / "second", "nowhere to keep it"))
+    assert (tmp_path / "file").read_text() == "no folder"
+
+
 def test_they_are_of_one_program_and_one_device(tmp_path: Path) -> None:
     data = tmp_path / "data"
     found = {kernels(data, program, device).folder for program in ("a", "b") for device in ("H100", "H200")}

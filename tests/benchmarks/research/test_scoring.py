@@ -61,6 +61,11 @@ def peeks_once_in_fifty(tokens: Tensor) -> Tensor:
     return out
 
 
+def hints(tokens: Tensor) -> Tensor:
+    following = torch.nn.functional.one_hot(tokens.roll(-1, 1), prepare.VOCABULARY).float()
+    return counts(tokens) + 0.0009 * following  # within the tolerance everywhere
+
+
 def looks_around(tokens: Tensor) -> Tensor:
     return counts(tokens) + counts(tokens).mean(0)
 
@@ -80,6 +85,7 @@ def answers(model: Model, rows: Tensor) -> Tensor:
     [
         (counts, None),
         (peeks_once_in_fifty, Cheat.FUTURE),
+        (hints, Cheat.FUTURE),
         (looks_around, Cheat.FUTURE),
         (not_finite_once, Cheat.NOT_FINITE),
     ],
