@@ -149,12 +149,13 @@ class Running:
         return measurement
 
     def _run_all(self, wanted: list[tuple[str, int]]) -> list[Measurement]:
-        found = self.bench.measure_all(wanted)
-        for (program, seed), measurement in zip(wanted, found, strict=True):
+        once = list(dict.fromkeys(wanted))  # the best program may be the unchanged one
+        found = dict(zip(once, self.bench.measure_all(once), strict=True))
+        for (program, seed), measurement in found.items():
             self.spending.train(measurement.train_seconds or 0.0, measurement.wall_seconds)
             if measurement.val_bpb is not None:
                 self.replicates.setdefault(program, {})[seed] = measurement.val_bpb
-        return found
+        return [found[one] for one in wanted]
 
     # ---------------------------------------------------------------- one trial
 

@@ -50,6 +50,11 @@ def campaigning(parts: Mapping[str, Any], plain: Mapping[str, Any]) -> None:
     if any(arm in NEEDS_MEMORY for arm in options.arms) and options.earlier and not options.past:
         benchmark.with_split(benchmark.corpus_split + 1)  # what earlier campaigns work on
     if options.past:
+        if not Path(options.past).is_file():
+            raise ConfigError(
+                f"campaign.past={options.past} is no file: name the memory of an earlier campaign, such as "
+                "outputs/runs/NAME/memory/ARM-1.db, or leave it out"
+            )
         MemoryStore.open(Path(options.past), read_only=True).connection.close()
     if ArmName.tpe in options.arms and find_spec("optuna") is None:
         raise ConfigError("the arm tpe needs Optuna: pip install 'looper[research]', or leave it out of campaign.arms")

@@ -118,6 +118,7 @@ class CampaignRun:
             table = results(store, one.label or one.name)
         if self.benchmark.branches:
             table = with_commits(table, leave_branch(place / "repository", one, self.benchmark))
+            write_whole(place / "repository" / "results.tsv", table)  # where autoresearch has it, outside of git
         write_whole(place / "results.tsv", table)
         write_whole(place / "best_train.py", one.program)
 

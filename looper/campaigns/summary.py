@@ -64,6 +64,7 @@ def _arm(campaigns: Sequence[Played], options: Campaign) -> dict[str, Any]:
     return {
         "gain": interval([one.gain for one in campaigns]),
         "failed_finals": sum(score is None for one in campaigns for score in one.finals.values()),
+        "finals": sum(len(one.finals) for one in campaigns),
         "best_at_k": {"low": min(best), "median": median(best), "high": max(best)},
         "curve": spread_at(curves),
         "beyond_noise": sum(beyond(one) > critical(options.gate, one.freedom) for one in campaigns),
@@ -129,6 +130,8 @@ def sentence(metrics: Mapping[str, Any], gate: float) -> str:
         told = difference_text(first)
         return f"After {metrics['experiments']} experiments, {first['a']} against {first['b']}: {told}"
     (name, arm), *_ = metrics["arms"].items()
+    if arm["failed_finals"] and arm["failed_finals"] == arm["finals"]:
+        return f"{name}: no final run of the best program got to a score, so that nothing can be said of its gain."
     gain, noise = arm["gain"]["estimate"], arm["beyond_noise"]
     found = "this is" if noise else "this is not"
     if arm["campaigns"] > 1:

@@ -143,7 +143,13 @@ def cost_lines(metrics: Metrics) -> list[str]:
     costs = metrics["costs"]
     lines = [
         f"{costs['runs']} trainings, {costs['train_seconds']:,.0f} s of training, "
-        f"{100 * costs['overhead']:.1f} % of {costs['seconds']:,.0f} s was not training."
+        f"{100 * costs['overhead']:.1f} % of {costs['seconds']:,.0f} s was not training (each part's own time, also of "
+        "parts that ran at once)."
+    ]
+    lines += [
+        f"{name}: {arm['failed_finals']} final runs of the best program had no score and count as no gain."
+        for name, arm in metrics["arms"].items()
+        if arm.get("failed_finals")
     ]
     earlier = next((arm["earlier"] for arm in metrics["arms"].values() if "earlier" in arm), None)
     if earlier and earlier["campaigns"]:

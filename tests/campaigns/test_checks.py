@@ -26,6 +26,7 @@ from tests.test_config import composed
         (["campaign.earlier=1"], ["campaign.earlier=1", "[stateful]", "memory or shuffled"]),
         (["campaign.arms=[random]", "model=nano"], ["nano", "[random]", "model=recipe"]),
         (["campaign.arms=[random]", "ranking.fatigue=false"], ["ranking.fatigue=False", "stateful"]),
+        (["campaign.arms=[memory]", "campaign.past=no.db"], ["campaign.past=no.db is no file", "memory/ARM-1.db"]),
         (["temperature=0.5"], ["temperature=0.5", "model=recipe", "model=http"]),
     ],
 )

@@ -143,7 +143,7 @@ def test_a_study_killed_between_its_files_ends_as_an_undisturbed_one(tmp_path: P
     context.set_forkserver_preload([play.__module__])
     seen, kills = dict[Path, tuple[int, int]](), 0
     while True:
-        process = context.Process(target=play, args=(broken, 3 + 8 * kills))
+        process = context.Process(target=play, args=(broken, 3 + 5 * kills))
         process.start()
         process.join()
         now = kept(broken)

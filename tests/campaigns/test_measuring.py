@@ -12,6 +12,7 @@ from looper.benchmarks.research.measurement import Measurement
 from looper.campaigns.measuring import machine
 from looper.errors import TrainingError
 from looper.protocols import Workspace
+from looper.report.campaign import cost_lines
 from tests.campaigns.test_study import Simulated, run
 
 
@@ -55,3 +56,29 @@ def test_one_training_whose_speed_counts_goes_on_at_a_time(capfd: pytest.Capture
     thread.join()
     assert order == ["first", "other"]
     assert "another run trains on this machine" in capfd.readouterr().err
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending(Simulated):
+    """A machine that trains nothing after the first three seeds."""
+
+    seeds: dict[int, None] = field(default_factory=dict)
+
+    def measure(self, train: str, *, seed: int, workspace: Workspace) -> Measurement:
+        if len(self.seeds) < 3:
+            self.seeds[seed] = None
+        if seed not in self.seeds:
+            return Measurement(status="crash", reason="out of memory")
+        return super().measure(train, seed=seed, workspace=workspace)
+
+
+def test_final_runs_without_a_score_are_no_result(tmp_path: Path) -> None:
+    metrics, _ = run(tmp_path, benchmark=Ending(), experiments=1, pairs=0)
+    assert "no final run of the best program got to a score" in metrics["verdict"]
+    assert any("2 final runs of the best program had no score" in line for line in cost_lines(metrics))
+
+
+def test_what_is_asked_for_twice_is_counted_once(tmp_path: Path) -> None:
+    metrics, _ = run(tmp_path, benchmark=Simulated(), experiments=1, pairs=0, gate=1000.0)
+    assert metrics["campaigns"][0]["kept"] == []
+    assert metrics["costs"]["runs"] == 3 + 1 + 2  # the best program is the unchanged one

@@ -240,6 +240,10 @@ class NanoChat:
                 f"On {self.place.value}, training and answers are not sandboxed: they have your rights and network.",
                 "The score is computed by another process from logits.",
             )
+        if self.device is Device.auto:
+            return (
+                "No GPU was found: train.py trains a small model on the processor. benchmark.device=cpu means that.",
+            )
         return ()
 
     @property

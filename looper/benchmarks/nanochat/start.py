@@ -6,6 +6,7 @@ its end. See watch.py for what that is worth. The report names what was found, o
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,7 +101,9 @@ def check(found: dict[str, Any]) -> None:
     usual = sum(counted) / len(counted) if counted else 0.0
     if usual > max(SLACK, LONGEST * prepare.TIME_BUDGET):
         watch.refuse(
-            "longer", f"a step took {usual:.1f} s of {prepare.TIME_BUDGET:g} s; tick the clock after every update"
+            "longer",
+            f"a step took {usual:.1f} s of {prepare.TIME_BUDGET:g} s: tick the clock after every update, make steps "
+            f"smaller, or measure with a budget of {math.ceil(usual / LONGEST)} s or more",
         )
     free_seconds = max(0.0, sum(steps.lasted[:free]) - free * usual) if counted else 0.0
     spent = (tally.ended or CLOCK()) - tally.begun - free_seconds
