@@ -129,19 +129,19 @@ class Running:
     def _start(self, unchanged: str) -> None:
         self.program = unchanged
         seeds = [self._seed(i) for i in range(self.options.baselines)]
-        found = self._run_all([(unchanged, seed) for seed in seeds])
-        for seed, measurement in zip(seeds, found, strict=True):
-            if measurement.val_bpb is None:  # it may have been the machine
-                self.bench.forget(unchanged, seed)
-        for seed, measurement in zip(seeds, found, strict=True):
-            if measurement.val_bpb is None:
-                raise TrainingError(
-                    f"the unchanged train.py does not get to a score ({measurement.status}: {measurement.reason}); "
-                    f"mend what the log names, and the same command measures it anew:\n{measurement.log}"
-                )
-            self.baseline[seed] = measurement.val_bpb
+        found = dict(zip(seeds, self._run_all([(unchanged, seed) for seed in seeds]), strict=True))
+        failed = {seed: measurement for seed, measurement in found.items() if measurement.val_bpb is None}
+        for seed in failed:  # it may have been the machine
+            self.bench.forget(unchanged, seed)
+        if failed:
+            first = next(iter(failed.values()))
+            raise TrainingError(
+                f"the unchanged train.py does not get to a score ({first.status}: {first.reason}); "
+                f"mend what the log names, and the same command measures it anew:\n{first.log}"
+            )
+        for seed, measurement in found.items():
             self.book.baseline(unchanged, seed, measurement)
-        self.scores = dict(self.baseline)
+        self.baseline, self.scores = dict(self.replicates[unchanged]), dict(self.replicates[unchanged])
         noise(self.replicates.values())  # refuses a program that ignores its seed
 
     def _run(self, program: str, seed: int) -> Measurement:

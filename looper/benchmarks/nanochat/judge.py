@@ -110,13 +110,17 @@ class Judge:
             box.write_bytes(f"{ROOM}/model.pt", weights)
             shape = {"windows": self._windows, "vocabulary": self.vocabulary}
             command = self._command("answer.py", seed)
-            limit, device = self.limit_seconds, "cuda" if self.device == "cuda" else "cpu"  # MPS has no 64 bits
-            done, whole = scoring.ask(box, command, rows, reading.take, shape=shape, limit=limit, device=device)
+            limit, place = self.limit_seconds, self._scored_on
+            done, whole = scoring.ask(box, command, rows, reading.take, shape=shape, limit=limit, device=place)
             report = report_in(box)
         if done.exit_code == 0 and not report and whole:
             return {}
         report = report or {"error": f"the model gave no answers (exit code {done.exit_code})"}
         return status_of(done, report, False, self.limit_seconds) | {"log": done.output[-LOG_CHARS:]}
+
+    @property
+    def _scored_on(self) -> str:
+        return "cuda" if self.device == "cuda" else "cpu"  # MPS has no 64 bits
 
     @property
     def _windows(self) -> int:

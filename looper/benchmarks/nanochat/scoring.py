@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from looper.benchmarks.research.ending import ROOM
 from looper.benchmarks.research.measurement import Cheat
-from looper.benchmarks.research.questions import Questions, apart, draw_questions, foreknowledge, told_ahead
+from looper.benchmarks.research.questions import Questions, apart, draw_questions, foreknowledge
 from looper.errors import WorkspaceError
 from looper.protocols import Box
 from looper.records import CommandResult
@@ -124,8 +124,7 @@ def fault(asked: Questions, scored: Reading, probes: Reading, tolerance: float) 
     if len(guilty):
         count = int((~asked.whole).sum())
         return Cheat.FUTURE, f"in {len(guilty)} of {count} windows the logits changed with the tokens after them"
-    gained = foreknowledge(*ends(asked, probes, first, second))
-    return (Cheat.FUTURE, told_ahead(gained)) if gained else None
+    return foreknowledge(*ends(asked, probes, first, second))
 
 
 def ends(asked: Questions, probes: Reading, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -130,17 +130,22 @@ class Research:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides a measurement beside code, seed and machine."""
-        from looper.benchmarks.research.prepare import corpus
-
         return {
             "format": FORMAT,
             "budget": [self.budget_kind.value, self.budget, self.spending.tokens],
             "limit_seconds": self.limit_seconds,
             "split": self.corpus_split,
-            "corpus": corpus(self.corpus_split).digest,
+            "corpus": self.corpus_digest,
             "torch": version("torch"),
             "python": platform.python_version(),
         }
+
+    @property
+    def corpus_digest(self) -> str:
+        """Digest of the texts and of their split."""
+        from looper.benchmarks.research.prepare import corpus
+
+        return corpus(self.corpus_split).digest
 
     @property
     def digest(self) -> str:
@@ -166,8 +171,8 @@ class Research:
                 ready = ready or self._respondents(boxes, train, seed, workspace, limit=self.limit_seconds)
                 changes = self._score(train, seed, weights, workspace, ready)
                 measurement = measurement.model_copy(update=changes)
-        corpus = self.identity["corpus"]
-        return measurement.model_copy(update={"wall_seconds": time.monotonic() - started, "corpus": corpus})
+        told = {"wall_seconds": time.monotonic() - started, "corpus": self.corpus_digest}
+        return measurement.model_copy(update=told)
 
     def _may_start_early(self, workspace: Workspace) -> bool:
         """Whether answering processes can neither be reached by a training nor take its seconds."""

@@ -15,6 +15,8 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from looper.benchmarks.research.measurement import Cheat
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -66,21 +68,18 @@ def apart(first: Tensor, second: Tensor, tolerance: float = TOLERANCE) -> Tensor
     return ((one - other).abs() > tolerance * (1 + one.abs())).any(-1)
 
 
-def foreknowledge(first: Tensor, second: Tensor, target: Tensor) -> float:
-    """Return what answers (P, V) gain by having seen the next token (P,), nats; 0 if that is in the noise.
+def foreknowledge(first: Tensor, second: Tensor, target: Tensor) -> tuple[Cheat, str] | None:
+    """Return what is wrong if answers (P, V) gain by having seen the next token (P,); None if that is in the noise.
 
     Within a tolerance answers may differ, but not in favour of the token that only the first ones could see.
     """
     import torch
 
     if len(target) < 2:
-        return 0.0
+        return None
     one, other = (torch.log_softmax(answers, -1).gather(1, target[:, None].long()) for answers in (first, second))
     gained = (one - other).double().flatten()
     mean, error = gained.mean().item(), gained.std().item() / math.sqrt(len(gained))
-    return mean if mean > UNSEEN + 4 * error else 0.0
-
-
-def told_ahead(gained: float) -> str:
-    """Return the sentence of a refusal for `foreknowledge`."""
-    return f"knowing the next token is worth {gained:.4f} nats: the logits depend on it"
+    if mean <= UNSEEN + 4 * error:
+        return None
+    return Cheat.FUTURE, f"knowing the next token is worth {mean:.4f} nats: the logits depend on it"

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from looper.benchmarks.research.measurement import Cheat
-from looper.benchmarks.research.questions import Questions, apart, draw_questions, foreknowledge, told_ahead
+from looper.benchmarks.research.questions import Questions, apart, draw_questions, foreknowledge
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,8 +87,7 @@ def fault(asked: Questions, scored: Tensor, probes: Tensor) -> tuple[Cheat, str]
         return Cheat.FUTURE, f"in {count} of {SPLICED} windows the logits changed with the tokens after them"
     cut = (~whole).nonzero().flatten()
     window, last = asked.window[cut], asked.last[cut]
-    gained = foreknowledge(scored[window, last], probes[cut, last], asked.scored[window, last + 1])
-    return (Cheat.FUTURE, told_ahead(gained)) if gained else None
+    return foreknowledge(scored[window, last], probes[cut, last], asked.scored[window, last + 1])
 
 
 def bits_per_byte(logits: Tensor, split: int) -> float:
