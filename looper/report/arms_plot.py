@@ -7,6 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from looper.report.svg import rule, tick
+
 Row = Mapping[str, Any]
 WIDTH, COLUMNS, LEFT, GAP, TITLE, TALL, FOOT = 720, 3, 52, 14, 22, 130, 34
 WIDE = (WIDTH - LEFT - GAP * (COLUMNS - 1)) / COLUMNS
@@ -62,17 +64,11 @@ def _panel(place: int, name: str, median: list[str], band: list[str], others: li
 
 def _axes(place: int, low: float, high: float, count: int, end: str) -> Markup:
     x, y = _corner(place)
-    parts = Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>').format(x + WIDE, y - 7, end)
+    parts = tick(x + WIDE, y - 7, end, "end")
     for value, level in ((high, y), (low, y + TALL)):
-        parts += Markup('<line class="rule" x1="{:.1f}" x2="{:.1f}" y1="{:.1f}" y2="{:.1f}"/>').format(
-            x, x + WIDE, level, level
-        )
+        parts += rule(x, x + WIDE, level)
         if place % COLUMNS == 0:
-            parts += Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.3f}</text>').format(
-                LEFT - 6, level + 4, value
-            )
+            parts += tick(LEFT - 6, level + 4, f"{value:.3f}", "end")
     for number, anchor in ((0, "start"), (count, "end")):
-        parts += Markup('<text class="tick" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
-            x + WIDE * number / count, y + TALL + 15, anchor, number
-        )
+        parts += tick(x + WIDE * number / count, y + TALL + 15, number, anchor)
     return parts

@@ -7,6 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from looper.report.svg import rule, tick
+
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 560, 280, 56, 16, 16, 40
 Row = Mapping[str, Any]
 
@@ -63,14 +65,7 @@ def _axes(x: Any, y: Any, low: float, high: float, count: int) -> Markup:
     parts = Markup("")
     for i in range(5):
         value = low + (high - low) * i / 4
-        parts += Markup(
-            '<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>'
-            '<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.3f}</text>'
-        ).format(LEFT, WIDTH - RIGHT, y(value), y(value), LEFT - 6, y(value) + 4, value)
+        parts += rule(LEFT, WIDTH - RIGHT, y(value)) + tick(LEFT - 6, y(value) + 4, f"{value:.3f}", "end")
     for number in sorted({0, count // 2, count}):
-        parts += Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-            x(number), HEIGHT - BOTTOM + 16, number
-        )
-    return parts + Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">experiment</text>').format(
-        (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6
-    )
+        parts += tick(x(number), HEIGHT - BOTTOM + 16, number)
+    return parts + tick((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, "experiment")

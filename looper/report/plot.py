@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from looper.metrics.wording import interval_text, rate_text
+from looper.report.svg import rule, tick
 from looper.report.table import COMPARISONS, Metrics, ordered_families, shown_arms, shown_comparisons
 
 WIDTH, LEFT, RIGHT = 520, 2, 22
@@ -198,16 +199,7 @@ def _frame(left: float, top: float, bottom: float, high: float, first: float, la
     parts = Markup("")
     for i in range(3):
         y = bottom - (bottom - top) * i / 2
-        parts += Markup('<line class="rule" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(
-            left, WIDTH - RIGHT, y, y
-        )
-        parts += Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
-            left - 6, y + 4, f"{high * i / 2:.2g}"
-        )
+        parts += rule(left, WIDTH - RIGHT, y) + tick(left - 6, y + 4, f"{high * i / 2:.2g}", "end")
     for x, anchor, value in ((left, "start", first), (WIDTH - RIGHT, "end", last)):
-        parts += Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
-            x, bottom + 16, anchor, escape(f"{value:g}")
-        )
-    return parts + Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">step</text>').format(
-        (left + WIDTH - RIGHT) / 2, bottom + 32
-    )
+        parts += tick(x, bottom + 16, f"{value:g}", anchor)
+    return parts + tick((left + WIDTH - RIGHT) / 2, bottom + 32, "step")
